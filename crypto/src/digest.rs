@@ -1,0 +1,147 @@
+//! Digests with a domain: the same bytes under two names are two digests.
+//!
+//! BLAKE3's key-derivation mode gives every domain a hash function of its own, so that the digest of an order can
+//! never be presented as the digest of a receipt. The one exception is [`Digest::of_content`], plain BLAKE3: it
+//! names files, and anybody must be able to recompute it with a stock tool.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// 32 bytes of BLAKE3. Prints and parses as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; Self::LEN]);
+
+impl Digest {
+    /// Length in bytes.
+    pub const LEN: usize = 32;
+
+    /// The digest of `bytes` in `domain`.
+    pub fn of(domain: &str, bytes: &[u8]) -> Self {
+        Hasher::new(domain).part(bytes).finish()
+    }
+
+    /// Plain BLAKE3 of a content, as `b3sum` prints it: the name of a file.
+    pub fn of_content(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// Takes 32 bytes that already are a digest.
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+
+    /// The first eight hexadecimal digits, for people and logs; never for decisions.
+    pub fn short(&self) -> String {
+        self.to_string().chars().take(8).collect()
+    }
+}
+
+/// A digest over several parts. Each part is preceded by its length, so that moving a byte from one part to the
+/// next changes the digest.
+#[derive(Clone, Debug)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Begins a digest in `domain`.
+    pub fn new(domain: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(&format!("llamesh {domain} v1")))
+    }
+
+    /// Adds one length-prefixed part.
+    #[must_use]
+    pub fn part(mut self, bytes: &[u8]) -> Self {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// The digest of all parts so far.
+    pub fn finish(self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+/// What is not a digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a digest: 64 hexadecimal digits are expected")]
+pub struct ParseDigestError(String);
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = || ParseDigestError(text.chars().take(80).collect());
+        if text.len() != 2 * Self::LEN || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(refuse());
+        }
+        let mut bytes = [0; Self::LEN];
+        for (byte, pair) in bytes.iter_mut().zip(0..Self::LEN) {
+            *byte = u8::from_str_radix(&text[2 * pair..2 * pair + 2], 16).map_err(|_| refuse())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({}…)", self.short())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        } else {
+            <[u8; Self::LEN]>::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_and_a_boundary_change_the_digest() {
+        assert_ne!(Digest::of("a", b"x"), Digest::of("b", b"x"));
+        assert_ne!(Digest::of("a", b"x"), Digest::of_content(b"x"));
+        let joined = Hasher::new("a").part(b"xy").part(b"z").finish();
+        assert_ne!(joined, Hasher::new("a").part(b"x").part(b"yz").finish());
+    }
+
+    #[test]
+    fn text_form_round_trips_and_refuses_everything_else() {
+        let digest = Digest::of("a", b"x");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        let text = digest.to_string();
+        for bad in
+            ["", "00", &text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replace(&text[..1], "+")]
+        {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+}

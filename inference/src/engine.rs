@@ -1,0 +1,276 @@
+//! What an engine must be able to do, and what follows from it.
+//!
+//! An engine brings five things: a [`ModelCard`], the id of its numerics, a [`Vocabulary`], a chat template, and
+//! [`Sequence`]s that turn tokens into logits. Everything else (prompts, generation, replay, speed) is derived here
+//! from those, once, so that two engines can differ in nothing but their numbers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::chat::{Chat, ChatTemplate, TemplateError};
+use crate::generation::Generation;
+use crate::model::ModelCard;
+use crate::replay::{Claim, Replaying};
+use crate::sample::{Sampling, SamplingError};
+use crate::tokens::{TokenizerError, Vocabulary};
+
+/// What a model is asked to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// Messages, rendered by the model's template.
+    Chat(Chat),
+    /// A bare text to complete.
+    Text(String),
+    /// Token ids, taken as they are.
+    Tokens(Vec<u32>),
+}
+
+/// A generation to be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The tokens to continue, from [`Engine::prompt`].
+    pub prompt: Vec<u32>,
+    /// What another peer already answered; generation goes on after it, as that peer would have.
+    pub answered: Vec<u32>,
+    /// How to draw tokens.
+    pub sampling: Sampling,
+}
+
+impl Request {
+    /// A generation from the beginning.
+    #[must_use]
+    pub const fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
+        Self { prompt, answered: Vec::new(), sampling }
+    }
+}
+
+/// A prompt that the model cannot take.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// Nothing to continue.
+    #[error("the prompt is empty; say something")]
+    Empty,
+    /// More tokens than fit with at least one of an answer.
+    #[error(
+        "the prompt has {tokens} tokens, the model's context holds {context}; shorten it or take another model"
+    )]
+    TooLong {
+        /// Tokens of the prompt (and of what is already answered).
+        tokens: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
+    /// A token that the model does not have.
+    #[error("token {id} is not among the model's {vocabulary}; the ids belong to another model")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// How many the model has.
+        vocabulary: usize,
+    },
+    /// The chat template refused.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The tokenizer refused.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+/// A generation or replay that could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The engine gave up.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The engine panicked; it works on for others.
+    #[error(
+        "the engine failed inside ({what}); this is a bug worth reporting, other requests are not affected"
+    )]
+    Panicked {
+        /// The panic's message.
+        what: String,
+    },
+    /// The prompt does not fit the model.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The parameters are out of range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+}
+
+/// The numbers could not be computed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the model could not be evaluated: {0}; if it recurs, fetch the model file again")]
+pub struct ForwardError(pub String);
+
+/// One sequence with its own cache of what it has read; dropping it frees the cache.
+pub trait Sequence: Send {
+    /// Reads `tokens` (never none) after those read before, and gives the logits for what follows the last one.
+    ///
+    /// The bits of the logits depend on how a sequence was cut into calls. Whoever wants them again cuts alike.
+    fn forward(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError>;
+}
+
+/// A model that can be asked. Shared as `Arc<dyn Engine>`.
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// What model this is.
+    fn card(&self) -> &ModelCard;
+
+    /// The id of this engine's numerics: two engines with one id give the same tokens for the same request.
+    fn profile(&self) -> &str;
+
+    /// How many prompt tokens are read in one step; part of the profile.
+    fn chunk(&self) -> usize;
+
+    /// The model's tokens.
+    fn vocabulary(&self) -> &Arc<Vocabulary>;
+
+    /// The model's chat template.
+    fn template(&self) -> &ChatTemplate;
+
+    /// A new, empty sequence.
+    fn sequence(&self) -> Box<dyn Sequence>;
+
+    /// The text of a chat, as the model reads it.
+    fn render(&self, chat: &Chat) -> Result<String, PromptError> {
+        Ok(self.template().render(chat)?)
+    }
+
+    /// The tokens of a text, as it stands.
+    fn tokenize(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        Ok(self.vocabulary().encode(text, false)?)
+    }
+
+    /// The tokens of a prompt, checked against the model's context and vocabulary.
+    fn prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, PromptError> {
+        let tokens = match prompt {
+            Prompt::Chat(chat) => self.tokenize(&self.render(chat)?)?,
+            Prompt::Text(text) => self.vocabulary().encode(text, true)?,
+            Prompt::Tokens(tokens) => tokens.clone(),
+        };
+        self.fits(&tokens, &[])?;
+        Ok(tokens)
+    }
+
+    /// Checks that a prompt and the beginning of its answer leave room for one more token.
+    fn fits(&self, prompt: &[u32], answered: &[u32]) -> Result<(), PromptError> {
+        let (tokens, card) = (prompt.len() + answered.len(), self.card());
+        if prompt.is_empty() {
+            return Err(PromptError::Empty);
+        }
+        if tokens >= card.context {
+            return Err(PromptError::TooLong { tokens, context: card.context });
+        }
+        known(prompt, card.vocabulary)?;
+        known(answered, card.vocabulary)
+    }
+
+    /// Begins a generation; nothing is computed until it is asked for its first step.
+    fn generate(&self, request: &Request) -> Result<Generation, GenerateError> {
+        request.sampling.validate()?;
+        self.fits(&request.prompt, &request.answered)?;
+        Ok(Generation::new(self.reading(&request.prompt), request, self.vocabulary(), self.card().context))
+    }
+
+    /// Begins a check of a claimed answer; nothing is computed until it is asked for its first step.
+    fn replay(&self, claim: &Claim) -> Result<Replaying, GenerateError> {
+        claim.sampling.validate()?;
+        // The last token of an answer is judged, never read, so an answer may fill the context.
+        self.fits(&claim.prompt, claim.answer.split_last().map_or(&[], |(_, read)| read))?;
+        known(&claim.answer, self.card().vocabulary)?;
+        Ok(Replaying::new(self.reading(&claim.prompt), claim, self.vocabulary(), self.card().context))
+    }
+
+    /// A sequence about to read a prompt in this engine's chunks.
+    fn reading(&self, prompt: &[u32]) -> Reading {
+        Reading { sequence: self.sequence(), prompt: prompt.to_vec(), chunk: self.chunk().max(1), done: 0 }
+    }
+
+    /// Measures this machine with a short greedy run: one full chunk of prompt, a few tokens of answer.
+    fn measure(&self) -> Result<Speed, GenerateError> {
+        let length = self.chunk().clamp(1, self.card().context.saturating_sub(MEASURED_TOKENS + 1).max(1));
+        let vocabulary = self.card().vocabulary.max(1);
+        let prompt: Vec<_> = (0..length).map(|at| (at * 31 % vocabulary) as u32).collect();
+        let mut sequence = self.sequence();
+        let start = Instant::now();
+        let mut logits = sequence.forward(&prompt)?;
+        let prefill = start.elapsed();
+        let start = Instant::now();
+        for _ in 0..MEASURED_TOKENS {
+            logits = sequence.forward(&[greedy().choose(&logits, &prompt, &[])])?;
+        }
+        Ok(Speed { prefill: rate(length, prefill), decode: rate(MEASURED_TOKENS, start.elapsed()) })
+    }
+}
+
+/// A prompt on its way into a sequence, one chunk a step, and after it the answer, one token a step.
+///
+/// Generation and replay both read through it: that is what makes their shapes, and so their bits, the same.
+pub struct Reading {
+    sequence: Box<dyn Sequence>,
+    prompt: Vec<u32>,
+    chunk: usize,
+    done: usize,
+}
+
+impl Reading {
+    /// Reads the next chunk; its logits, or none when the whole prompt has been read.
+    pub fn chunk(&mut self) -> Option<Result<Vec<f32>, ForwardError>> {
+        let end = self.prompt.len().min(self.done + self.chunk);
+        let chunk = self.prompt.get(self.done..end).filter(|chunk| !chunk.is_empty())?;
+        self.done = end;
+        Some(self.sequence.forward(chunk))
+    }
+
+    /// Reads one token of the answer.
+    pub fn token(&mut self, id: u32) -> Result<Vec<f32>, ForwardError> {
+        self.sequence.forward(&[id])
+    }
+
+    /// How many prompt tokens have been read.
+    #[must_use]
+    pub const fn done(&self) -> usize {
+        self.done
+    }
+
+    /// The prompt.
+    #[must_use]
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = self.prompt.len();
+        f.debug_struct("Reading").field("done", &self.done).field("of", &of).finish_non_exhaustive()
+    }
+}
+
+/// Tokens per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speed {
+    /// Of a prompt.
+    pub prefill: f64,
+    /// Of an answer.
+    pub decode: f64,
+}
+
+fn known(ids: &[u32], vocabulary: usize) -> Result<(), PromptError> {
+    match ids.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(&id) => Err(PromptError::UnknownToken { id, vocabulary }),
+        None => Ok(()),
+    }
+}
+
+fn rate(tokens: usize, elapsed: Duration) -> f64 {
+    tokens as f64 / elapsed.as_secs_f64().max(1e-9)
+}
+
+fn greedy() -> Sampling {
+    Sampling { temperature: 0.0, ..Sampling::default() }
+}
+
+/// Enough to see the rate, few enough that a start stays quick.
+const MEASURED_TOKENS: usize = 8;

@@ -1,0 +1,80 @@
+//! Language models for Llamesh: a GGUF file in, exactly sampled tokens out.
+//!
+//! The crate knows models and nothing else: no mesh, no protocol, no network, no async. It reads one file, and
+//! turns prompts into tokens in steps that can be stopped, bounded and repeated. What it gives to a mesh of strangers is
+//! that an answer can be *checked*: the same model, prompt, parameters and seed lead to the same tokens.
+//!
+//! | module | what it answers, in the order to read it |
+//! |---|---|
+//! | [`engine`] | what an engine must do, and what is derived from it |
+//! | [`generation`] | an answer pulled step by step: the unit of work and of cancelling |
+//! | [`sample`] | logits to a token: the pipeline and its order; [`sample::noise`], the chance in it |
+//! | [`math`] | `ln` and `exp` with the same bits everywhere |
+//! | [`replay`] | was this answer drawn from this model? |
+//! | [`worker`] | one thread that computes for many jobs, fairly |
+//! | [`model`] | a GGUF file as an engine, on candle's kernels; [`gguf`], the look at a file that nobody trusts yet |
+//! | [`tokens`] | text to tokens and back, characters whole, stop texts found |
+//! | [`chat`] | messages to one text, by the model's template |
+//! | [`kernels`] | which arithmetic this machine has: a word in the profile |
+//! | `tiny` | (feature `tiny`) a small model without meaning, for tests |
+//!
+//! # What is promised
+//!
+//! Sampling is exact: the same logits give the same token on every machine. Logits are exact *within one profile*
+//! (version of candle, class of instruction set, size of a prompt chunk): there a replay agrees at every position,
+//! at any number of threads. Across profiles, candle rounds differently, near ties may flip, and a replay reports
+//! by what margin: such an answer can be *consistent*, not exact. An engine whose logits are the same everywhere
+//! is to come; it will be another implementation of [`Engine`], and nothing else will change.
+//!
+//! # Invariants
+//!
+//! 1. A step is at most one chunk of a prompt or one token. Dropping a [`Generation`] cancels it.
+//! 2. Generation and replay read through the same [`engine::Reading`], so their shapes are equal.
+//! 3. The noise of a token is a function of seed, choice, output index and token id only, so an answer that one
+//!    peer began another continues.
+//! 4. The concatenation of the texts of an answer's steps is the answer: what was given out is never taken back.
+//! 5. Nothing in a file or a request is believed before it is checked: no allocation follows a stranger's number.
+//!
+//! # From a file to text
+//!
+//! ```no_run
+//! use inference::{Chat, Engine, Message, Model, Prompt, Request, Sampling, Step};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = Model::load("model.gguf".as_ref())?;
+//! let chat = Chat { messages: vec![Message::new("user", "Why is the sky blue?")], now: 0 };
+//! let prompt = model.prompt(&Prompt::Chat(chat))?;
+//! let mut answer = String::new();
+//! for step in model.generate(&Request::new(prompt, Sampling::default()))? {
+//!     match step? {
+//!         Step::Token { text, .. } => answer += &text,
+//!         Step::Finished { rest, .. } => answer += &rest,
+//!         Step::Prefilled { .. } => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod chat;
+pub mod engine;
+pub mod generation;
+pub mod gguf;
+pub mod kernels;
+pub mod math;
+pub mod model;
+pub mod replay;
+pub mod sample;
+#[cfg(any(test, feature = "tiny"))]
+pub mod tiny;
+pub mod tokens;
+pub mod worker;
+
+pub use chat::{Chat, Message, TemplateError};
+pub use engine::{Engine, ForwardError, GenerateError, Prompt, PromptError, Request, Sequence, Speed};
+pub use generation::{FinishReason, Generation, Step};
+pub use gguf::LoadError;
+pub use model::{Model, ModelCard};
+pub use replay::{Claim, Replay, ReplayStep, Replaying};
+pub use sample::{Sampling, SamplingError};
+pub use worker::{Event, Flow, Job, SubmitError, Worker};

@@ -1,0 +1,221 @@
+//! Was this answer drawn from this model? The check that makes a receipt worth something.
+//!
+//! The claimed tokens are fed to the model in the very shapes of generation (the prompt in chunks, then one token
+//! a step), and before each one the sampler draws again. On the build and instruction set that generated the
+//! answer every position agrees, bit for bit. Elsewhere rounding may flip a near tie, and the margin says how
+//! near: the sampling noise is known, so an honest flip is small and another model's token is not.
+
+use std::sync::Arc;
+
+use crate::engine::{GenerateError, Reading};
+use crate::generation::{AnswerText, FinishReason, answer_limit};
+use crate::sample::{Judgement, Sampling};
+use crate::tokens::Vocabulary;
+
+/// An answer that somebody says they drew.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// The prompt's tokens.
+    pub prompt: Vec<u32>,
+    /// The answer's tokens, without one that ends the text.
+    pub answer: Vec<u32>,
+    /// The parameters.
+    pub sampling: Sampling,
+    /// Why the answer is said to end; none when it was broken off.
+    pub finish: Option<FinishReason>,
+}
+
+/// What a replay found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replay {
+    /// Positions at which the sampler draws the claimed token.
+    pub agree: u32,
+    /// Positions in the answer.
+    pub of: u32,
+    /// The first position that differs.
+    pub first: Option<u32>,
+    /// The largest margin of any position and of the ending, in logits; infinite where no rounding could explain it.
+    pub worst_margin: f32,
+    /// Whether the answer ends where and as claimed; none when nothing was claimed.
+    pub finish_agrees: Option<bool>,
+    /// The positions that differ, at most [`MAX_DIFFERENCES`] of them.
+    pub differences: Vec<Difference>,
+}
+
+impl Replay {
+    /// Whether every position and the ending agree.
+    #[must_use]
+    pub fn exact(&self) -> bool {
+        self.agree == self.of && self.finish_agrees != Some(false)
+    }
+}
+
+/// A position at which the sampler draws another token than was claimed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// The position.
+    pub index: u32,
+    /// The token that was claimed.
+    pub claimed: u32,
+    /// The token drawn here.
+    pub chosen: u32,
+    /// By how much, in logits, the claimed token would have to rise.
+    pub margin: f32,
+}
+
+/// What one call brought.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReplayStep {
+    /// Some tokens of prompt and answer have been checked.
+    Checked {
+        /// Tokens done.
+        done: u32,
+        /// Tokens to do.
+        of: u32,
+    },
+    /// The last step: what was found.
+    Finished(Replay),
+}
+
+/// A check in progress, pulled step by step like a generation; dropping it cancels it.
+#[derive(Debug)]
+pub struct Replaying {
+    reading: Reading,
+    claim: Claim,
+    vocabulary: Arc<Vocabulary>,
+    text: AnswerText,
+    limit: usize,
+    logits: Vec<f32>,
+    /// Where a stop text was complete.
+    stopped: Option<usize>,
+    checked: usize,
+    found: Replay,
+    over: bool,
+}
+
+impl Replaying {
+    pub(crate) fn new(reading: Reading, claim: &Claim, vocabulary: &Arc<Vocabulary>, context: usize) -> Self {
+        Self {
+            limit: answer_limit(&claim.sampling, claim.prompt.len(), context),
+            reading,
+            claim: claim.clone(),
+            vocabulary: Arc::clone(vocabulary),
+            text: AnswerText::new(vocabulary, &claim.sampling),
+            logits: Vec::new(),
+            stopped: None,
+            checked: 0,
+            found: Replay { of: claim.answer.len() as u32, ..Replay::default() },
+            over: false,
+        }
+    }
+
+    /// Runs to the end.
+    pub fn complete(self) -> Result<Replay, GenerateError> {
+        for step in self {
+            if let ReplayStep::Finished(replay) = step? {
+                return Ok(replay);
+            }
+        }
+        Ok(Replay::default())
+    }
+
+    fn step(&mut self) -> Result<ReplayStep, GenerateError> {
+        if let Some(logits) = self.reading.chunk() {
+            self.logits = logits?;
+            return Ok(self.progress());
+        }
+        if let Some(&claimed) = self.claim.answer.get(self.checked) {
+            self.check(claimed);
+            self.checked += 1;
+            // The last token is read only if the claimed ending depends on what would follow it.
+            if self.checked < self.claim.answer.len() || self.ends_by_token() {
+                self.logits = self.reading.token(claimed)?;
+            }
+            return Ok(self.progress());
+        }
+        self.found.finish_agrees = self.claim.finish.map(|reason| self.check_ending(reason));
+        self.over = true;
+        Ok(ReplayStep::Finished(std::mem::take(&mut self.found)))
+    }
+
+    fn check(&mut self, claimed: u32) {
+        let mut judgement = self.judge(self.checked, claimed);
+        if self.vocabulary.is_end(claimed) {
+            // Drawn or not, an honest answer does not have it.
+            judgement.margin = f64::INFINITY;
+        }
+        self.text.push(claimed);
+        if self.text.stopped() && self.stopped.is_none() {
+            self.stopped = Some(self.checked);
+        }
+        if judgement.margin == 0.0 && judgement.chosen == claimed {
+            self.found.agree += 1;
+        } else {
+            self.differs(claimed, judgement);
+        }
+    }
+
+    fn differs(&mut self, claimed: u32, Judgement { chosen, margin }: Judgement) {
+        let (index, margin) = (self.checked as u32, margin as f32);
+        self.found.first = self.found.first.or(Some(index));
+        self.found.worst_margin = self.found.worst_margin.max(margin);
+        if self.found.differences.len() < MAX_DIFFERENCES {
+            self.found.differences.push(Difference { index, claimed, chosen, margin });
+        }
+    }
+
+    fn check_ending(&mut self, reason: FinishReason) -> bool {
+        let (length, last) = (self.claim.answer.len(), self.claim.answer.len().checked_sub(1));
+        let fits = length <= self.limit && (self.stopped.is_none() || self.stopped == last);
+        let margin = match reason {
+            FinishReason::EndOfText if fits && self.ends_by_token() => self.end_margin(),
+            FinishReason::Length if fits && self.stopped.is_none() && length == self.limit => 0.0,
+            FinishReason::Stop if fits && self.stopped.is_some() => 0.0,
+            _ => f64::INFINITY,
+        };
+        self.found.worst_margin = self.found.worst_margin.max(margin as f32);
+        margin == 0.0
+    }
+
+    /// By how much the likeliest token that ends the text lost; zero when one was drawn.
+    fn end_margin(&self) -> f64 {
+        let margins = self.vocabulary.ends().map(|end| self.judge(self.checked, end).margin);
+        margins.fold(f64::INFINITY, f64::min)
+    }
+
+    /// Whether the answer is said to end by a token, and there was room for one.
+    fn ends_by_token(&self) -> bool {
+        self.claim.finish == Some(FinishReason::EndOfText)
+            && self.claim.answer.len() < self.limit
+            && self.stopped.is_none()
+    }
+
+    fn judge(&self, position: usize, claimed: u32) -> Judgement {
+        let before = &self.claim.answer[..position];
+        self.claim.sampling.judge(&self.logits, self.reading.prompt(), before, claimed)
+    }
+
+    fn progress(&self) -> ReplayStep {
+        let of = self.reading.prompt().len() + self.claim.answer.len();
+        ReplayStep::Checked { done: (self.reading.done() + self.checked) as u32, of: of as u32 }
+    }
+}
+
+impl Iterator for Replaying {
+    type Item = Result<ReplayStep, GenerateError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let step = self.step();
+        self.over |= step.is_err();
+        Some(step)
+    }
+}
+
+/// Enough to show where and how an answer differs; the counts cover the rest.
+pub const MAX_DIFFERENCES: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+use std::sync::Mutex;
+use std::sync::mpsc::{self, sync_channel};
+
+use super::*;
+use crate::chat::ChatTemplate;
+use crate::engine::{ForwardError, Sequence};
+use crate::model::{Model, ModelCard};
+use crate::sample::Sampling;
+use crate::tiny::write_tiny;
+use crate::tokens::Vocabulary;
+
+fn tiny() -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    write_tiny(&path, 3).unwrap();
+    Model::load(&path).unwrap()
+}
+
+/// An engine that computes a step only when the test lets it, and panics on token 13.
+#[derive(Debug)]
+struct Gated {
+    model: Model,
+    gate: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Engine for Gated {
+    fn card(&self) -> &ModelCard {
+        self.model.card()
+    }
+
+    fn profile(&self) -> &str {
+        "gated"
+    }
+
+    fn chunk(&self) -> usize {
+        4
+    }
+
+    fn vocabulary(&self) -> &Arc<Vocabulary> {
+        self.model.vocabulary()
+    }
+
+    fn template(&self) -> &ChatTemplate {
+        self.model.template()
+    }
+
+    fn sequence(&self) -> Box<dyn Sequence> {
+        Box::new(GatedSequence { gate: Arc::clone(&self.gate) })
+    }
+}
+
+struct GatedSequence {
+    gate: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Sequence for GatedSequence {
+    fn forward(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
+        assert!(!tokens.contains(&13), "token 13 came");
+        let open = self.gate.lock().unwrap().recv();
+        open.map_err(|_| ForwardError("the gate is gone".to_owned()))?;
+        let mut logits = vec![0.0; 267];
+        logits[70] = 1.0;
+        Ok(logits)
+    }
+}
+
+/// A worker whose engine does one step for each unit sent.
+fn gated(slots: usize, queue: usize) -> (Worker, SyncSender<()>) {
+    let (open, gate) = sync_channel(10_000);
+    let engine = Gated { model: tiny(), gate: Arc::new(Mutex::new(gate)) };
+    (Worker::start(Arc::new(engine), slots, queue).unwrap(), open)
+}
+
+fn open(gate: &SyncSender<()>, steps: usize) {
+    (0..steps).for_each(|_| gate.send(()).unwrap());
+}
+
+fn greedy(prompt: Vec<u32>, max_tokens: u32) -> Job {
+    Job::Generate(Request::new(prompt, Sampling { max_tokens, temperature: 0.0, ..Sampling::default() }))
+}
+
+/// A sink into a bounded channel.
+fn sink(events: SyncSender<Event>) -> Sink {
+    Box::new(move |event| match events.try_send(event) {
+        Ok(()) => Flow::Continue,
+        Err(TrySendError::Full(event)) => Flow::Full(event),
+        Err(TrySendError::Disconnected(_)) => Flow::Cancel,
+    })
+}
+
+fn submit(worker: &Worker, job: Job, room: usize) -> Result<mpsc::Receiver<Event>, SubmitError> {
+    let (sender, receiver) = sync_channel(room);
+    worker.try_submit(job, sink(sender)).map(|()| receiver)
+}
+
+#[test]
+fn a_job_is_started_stepped_and_finished() {
+    let worker = Worker::start(Arc::new(tiny()), 2, 2).unwrap();
+    let events: Vec<_> = submit(&worker, greedy(vec![60; 40], 5), 64).unwrap().into_iter().collect();
+    assert!(matches!(events[0], Event::Started));
+    assert!(matches!(events[1], Event::Step(Step::Prefilled { done: 32, of: 40 })));
+    assert!(matches!(events.last(), Some(Event::Step(Step::Finished { .. }))));
+}
+
+#[test]
+fn a_replay_is_a_job_too() {
+    let worker = Worker::start(Arc::new(tiny()), 1, 1).unwrap();
+    let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
+    let claim = Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, finish: None };
+    let events: Vec<_> = submit(&worker, Job::Replay(claim), 64).unwrap().into_iter().collect();
+    assert!(matches!(events.last(), Some(Event::Replayed(replay)) if replay.of == 2));
+}
+
+#[test]
+fn a_full_queue_says_busy_at_once() {
+    let (worker, gate) = gated(1, 1);
+    let running = submit(&worker, greedy(vec![5], 3), 16).unwrap();
+    assert!(matches!(running.recv().unwrap(), Event::Started), "it has left the queue");
+    let waiting = submit(&worker, greedy(vec![5], 3), 16).unwrap();
+    assert_eq!(submit(&worker, greedy(vec![5], 3), 16).unwrap_err(), SubmitError::Busy);
+    assert_eq!(worker.load(), Load { running: 1, waiting: 1, slots: 1 });
+    open(&gate, 6);
+    assert_eq!((running.iter().count(), waiting.iter().count()), (5, 6));
+}
+
+#[test]
+fn slots_take_turns() {
+    let (worker, gate) = gated(2, 2);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let (done, finished) = sync_channel(2);
+    let (ready, both) = sync_channel(0);
+    for name in ['a', 'b'] {
+        let (order, done, ready) = (Arc::clone(&order), done.clone(), ready.clone());
+        let sink: Sink = Box::new(move |event| {
+            match &event {
+                // The first job waits here until the second is in the queue too.
+                Event::Started if name == 'a' => ready.send(()).unwrap(),
+                Event::Step(Step::Token { .. }) => order.lock().unwrap().push(name),
+                Event::Step(Step::Finished { .. }) => done.send(()).unwrap(),
+                _ => {}
+            }
+            Flow::Continue
+        });
+        worker.try_submit(greedy(vec![5], 20), sink).unwrap();
+    }
+    both.recv().unwrap();
+    open(&gate, 40);
+    finished.recv().unwrap();
+    finished.recv().unwrap();
+    let order = order.lock().unwrap();
+    let ahead = |upto: usize| order[..upto].iter().map(|&c| if c == 'a' { 1i32 } else { -1 }).sum::<i32>();
+    assert!((1..order.len()).all(|upto| ahead(upto).abs() <= 2), "{order:?}");
+}
+
+#[test]
+fn a_reader_that_is_behind_delays_only_itself() {
+    let (worker, gate) = gated(2, 2);
+    open(&gate, 1_000);
+    let slow = submit(&worker, greedy(vec![5], 10), 1).unwrap();
+    let quick = submit(&worker, greedy(vec![5], 50), 256).unwrap();
+    assert_eq!(quick.iter().count(), 53, "it ends while nobody reads the other");
+    let late: Vec<_> = slow.iter().collect();
+    assert_eq!(late.len(), 13);
+    let indices = late.iter().filter_map(|event| match event {
+        Event::Step(Step::Token { index, .. }) => Some(*index),
+        _ => None,
+    });
+    assert!(indices.eq(0..10), "nothing was lost or doubled");
+}
+
+#[test]
+fn cancelling_frees_the_slot_within_one_step() {
+    let (worker, gate) = gated(1, 1);
+    let unwanted = submit(&worker, greedy(vec![5; 400], 90), 256).unwrap();
+    assert!(matches!(unwanted.recv().unwrap(), Event::Started));
+    drop(unwanted);
+    let wanted = submit(&worker, greedy(vec![5], 1), 16).unwrap();
+    // One step for the cancelled job, and one for each token read by the other: not a hundred.
+    open(&gate, 2);
+    assert!(matches!(wanted.iter().last(), Some(Event::Step(Step::Finished { .. }))));
+}
+
+#[test]
+fn a_panic_is_an_event_and_the_worker_lives_on() {
+    let (worker, gate) = gated(1, 2);
+    open(&gate, 10);
+    let failing: Vec<_> = submit(&worker, greedy(vec![13], 3), 16).unwrap().into_iter().collect();
+    assert!(
+        matches!(&failing[..], [Event::Started, Event::Failed(GenerateError::Panicked { what })] if what.contains("13"))
+    );
+    let (sender, _receiver) = sync_channel::<Event>(1);
+    drop(sender);
+    worker.try_submit(greedy(vec![5], 3), Box::new(|_| panic!("a sink that panics"))).unwrap();
+    let next = submit(&worker, greedy(vec![5], 3), 16).unwrap();
+    assert!(matches!(next.iter().last(), Some(Event::Step(Step::Finished { .. }))));
+}
+
+#[test]
+fn a_bad_request_fails_as_an_event() {
+    let worker = Worker::start(Arc::new(tiny()), 1, 1).unwrap();
+    let events: Vec<_> = submit(&worker, greedy(vec![60; 999], 3), 16).unwrap().into_iter().collect();
+    assert!(matches!(&events[..], [Event::Started, Event::Failed(GenerateError::Prompt(_))]));
+}
+
+#[test]
+fn dropping_the_last_handle_stops_the_thread() {
+    let (worker, gate) = gated(1, 1);
+    let other = worker.clone();
+    drop(worker);
+    let events = submit(&other, greedy(vec![5], 100), 256).unwrap();
+    assert!(matches!(events.recv().unwrap(), Event::Started));
+    drop(other);
+    open(&gate, 1);
+    // The sink is dropped with the worker's thread; at most the step at hand was delivered.
+    assert!(events.iter().count() <= 2);
+    let (idle, _gate) = gated(1, 1);
+    let engine = Arc::downgrade(idle.engine());
+    drop(idle);
+    while engine.upgrade().is_some() {
+        thread::yield_now();
+    }
+}

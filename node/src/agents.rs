@@ -1,0 +1,131 @@
+//! Agents: the handlers behind a peer's capabilities.
+//!
+//! There is one trait. An agent takes a job and its [`Context`], produces tokens into the context, and returns why it
+//! stopped. It runs as a task of its own and is cancelled by being dropped, so it needs no stop flag; it is slowed
+//! down by the context, which lets it be at most [`WINDOW`] tokens ahead of the network.
+//!
+//! | agent | what is behind it | replay |
+//! |---|---|---|
+//! | [`model`] | a model with a system prompt, on this machine | by the model's digest |
+//! | [`echo`] | the prompt itself, word by word; for tests and measurements | `unverifiable` |
+//! | [`upstream`] | an OpenAI-compatible server | `unverifiable` |
+
+pub mod echo;
+pub mod model;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crypto::{Digest, Verified};
+use protocol::event::{Production, RunId};
+use protocol::{AgentOffer, Finish, Input, JobError, JobSpec, Order, Token};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::handle::{JobStream, NodeHandle};
+
+/// Tokens that an agent may be ahead of the network, per run. More would only be thrown away by a cancel.
+const WINDOW: usize = 256;
+
+/// A handler behind a capability.
+pub trait Agent: fmt::Debug + Send + Sync {
+    /// What it offers to the mesh.
+    fn offer(&self) -> AgentOffer;
+
+    /// Works on a job; the answer goes token by token to `context`. Dropping the future cancels the work.
+    fn run(self: Arc<Self>, job: Job, context: Context) -> Running;
+}
+
+/// An agent at work.
+pub type Running = Pin<Box<dyn Future<Output = Result<Finish, JobError>> + Send>>;
+
+/// What an agent is to work on.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The requester's order: sampling, limits, job and requester.
+    pub order: Verified<Order>,
+    /// The input that it commits to.
+    pub input: Input,
+}
+
+/// What one run produced, on its way to the driver.
+#[derive(Debug)]
+pub struct Produced {
+    /// Which run.
+    pub run: RunId,
+    /// What.
+    pub production: Production,
+    /// Given back when the frame that tells of it has left.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A run's connection to its peer: where tokens go, and where sub-jobs come from.
+#[derive(Clone, Debug)]
+pub struct Context {
+    run: RunId,
+    productions: mpsc::Sender<Produced>,
+    window: Arc<Semaphore>,
+    node: NodeHandle,
+}
+
+impl Context {
+    pub(crate) fn new(run: RunId, productions: mpsc::Sender<Produced>, node: NodeHandle) -> Self {
+        Self { run, productions, window: Arc::new(Semaphore::new(WINDOW)), node }
+    }
+
+    /// The prompt has been rendered: its length and digest ([`protocol::receipt::prompt_digest`]), and the Unix time
+    /// that the template was told. To be called first, by engines with token ids only.
+    pub async fn prompt(&self, tokens: u32, digest: Digest, template_time: u64) {
+        self.produce(Production::Prompt { tokens, digest, template_time }, None).await;
+    }
+
+    /// So much of the prompt has been read.
+    pub async fn progress(&self, done: u32, of: u32) {
+        self.produce(Production::Progress { done, of }, None).await;
+    }
+
+    /// The next token. Waits while the network is behind.
+    pub async fn token(&self, token: Token) {
+        let permit = Arc::clone(&self.window).acquire_owned().await.ok();
+        self.produce(Production::Token(token), permit).await;
+    }
+
+    /// Submits a sub-job: within what is left of this job's limits, and cancelled with it.
+    pub fn submit(&self, spec: JobSpec) -> Result<JobStream, JobError> {
+        self.node.submit_for(Some(self.run), spec)
+    }
+
+    pub(crate) async fn finish(&self, outcome: Result<Finish, JobError>) {
+        let production = outcome.map_or_else(Production::Failed, Production::Finished);
+        self.produce(production, None).await;
+    }
+
+    async fn produce(&self, production: Production, permit: Option<OwnedSemaphorePermit>) {
+        // Without a driver there is nobody to produce for; the task is dropped with the runtime.
+        let _ = self.productions.send(Produced { run: self.run, production, permit }).await;
+    }
+}
+
+/// The agents of a peer, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Agents(BTreeMap<String, Arc<dyn Agent>>);
+
+impl Agents {
+    /// Adds an agent; one of the same name is replaced.
+    pub fn host(&mut self, agent: Arc<dyn Agent>) {
+        self.0.insert(agent.offer().agent, agent);
+    }
+
+    /// What all of them offer.
+    pub fn offers(&self) -> Vec<AgentOffer> {
+        self.0.values().map(|agent| agent.offer()).collect()
+    }
+
+    /// The agent that an order names.
+    pub fn named(&self, name: &str) -> Option<Arc<dyn Agent>> {
+        self.0.get(name).cloned()
+    }
+}

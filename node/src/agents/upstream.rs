@@ -1,0 +1,272 @@
+//! The agent that lends the mesh another server: anything that speaks the OpenAI HTTP API and streams.
+//!
+//! Its words are passed on and its claims are not: such a server names no digest, so the offer has no model and
+//! every receipt replays as `unverifiable`. It is a stranger on the other side, too: what it sends is bounded before
+//! it is kept, redirects are not followed (the prompt goes where the operator said, nowhere else), and of its errors
+//! only what is wrong with the request reaches the requester.
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | `request` | a job as the body of a request |
+//! | `answer` | a stream of events as pieces of text and a finish |
+
+mod answer;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::error::Feature;
+use protocol::{AgentOffer, Capability, Finish, Input, JobError, Price, Sampling, Speed, Timestamp, Token};
+use reqwest::header::{AUTHORIZATION, HeaderValue, InvalidHeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Agent, Context, Job, Running};
+use crate::clock;
+use answer::{Answer, Piece};
+use request::Body;
+
+/// A key for a server. It is never printed, not even its length.
+#[derive(Clone)]
+pub struct ApiKey(HeaderValue);
+
+impl ApiKey {
+    /// Takes a key as the server's operator gave it.
+    ///
+    /// # Errors
+    /// When it has characters that no HTTP header can carry.
+    pub fn new(key: &str) -> Result<Self, UpstreamError> {
+        let mut header = HeaderValue::try_from(format!("Bearer {}", key.trim()))?;
+        header.set_sensitive(true);
+        Ok(Self(header))
+    }
+
+    /// A text without the key in it, should a server have repeated it.
+    fn hidden_in(&self, text: &str) -> String {
+        let key = self.0.to_str().unwrap_or_default().trim_start_matches("Bearer ");
+        if key.is_empty() { text.to_owned() } else { text.replace(key, "(key)") }
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+/// The server behind an [`Upstream`].
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The part of its address before `/chat/completions`, mostly ending in `/v1`.
+    pub base_url: String,
+    /// The name of the model there.
+    pub model: String,
+    /// What it wants to see before it works.
+    pub api_key: Option<ApiKey>,
+}
+
+/// Why there is no upstream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// No address that could be asked.
+    #[error("`{0}` is not an address of an HTTP server; give one like http://127.0.0.1:8080/v1")]
+    Address(String),
+    /// No HTTP client on this machine.
+    #[error("cannot set up an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The address has a password in it, which would end up in logs.
+    #[error("the upstream's address has a user or a password in it; give it as the API key")]
+    Credentials,
+    /// The key is no header value.
+    #[error("the API key has characters that cannot be sent; is it complete, and in one line?")]
+    Key(#[from] InvalidHeaderValue),
+}
+
+/// An agent that asks an OpenAI-compatible server.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    server: Server,
+    name: String,
+    capability: Capability,
+    price: Price,
+    speed: Speed,
+    client: Client,
+}
+
+impl Upstream {
+    /// Lends `server` under `capability` for `price`. Nothing is sent before there is a job.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], when the address could never work.
+    pub fn new(server: Server, capability: Capability, price: Price) -> Result<Self, UpstreamError> {
+        let address = Url::parse(&server.base_url).ok().filter(Url::has_host);
+        let address = address.filter(|url| matches!(url.scheme(), "http" | "https"));
+        let address = address.ok_or_else(|| UpstreamError::Address(server.base_url.clone()))?;
+        if !address.username().is_empty() || address.password().is_some() {
+            return Err(UpstreamError::Credentials);
+        }
+        let client = Client::builder().connect_timeout(CONNECT).redirect(redirect::Policy::none()).build()?;
+        let name = format!("upstream-{capability}");
+        Ok(Self { server, name, capability, price, speed: Speed::default(), client })
+    }
+
+    /// Under another name than that of its capability; a peer with two upstreams for one needs it.
+    #[must_use]
+    pub fn named(mut self, name: Option<String>) -> Self {
+        self.name = name.unwrap_or(self.name);
+        self
+    }
+
+    /// With a speed that was measured or promised; without, it is offered as unknown.
+    #[must_use]
+    pub fn with_speed(mut self, speed: Speed) -> Self {
+        self.speed = speed;
+        self
+    }
+
+    async fn serve(&self, job: Job, context: Context) -> Result<Finish, JobError> {
+        let mut run = Run::begin(self, &job.input, &job.order.sampling, job.order.limits.deadline).await?;
+        loop {
+            match run.next().await? {
+                Said::Piece(text) => context.token(Token { id: None, text }).await,
+                Said::Finished(finish) => return Ok(finish),
+            }
+        }
+    }
+
+    /// Sends the job and waits for the first byte of a good answer.
+    async fn ask(&self, input: &Input, sampling: &Sampling) -> Result<Response, JobError> {
+        let path = match input {
+            Input::Chat(_) => "chat/completions",
+            Input::Text(_) => "completions",
+            // Token ids are those of a model that this agent cannot name.
+            Input::Json(_) | Input::Tokens(_) => {
+                return Err(JobError::Unsupported { feature: Feature::Input });
+            }
+        };
+        let url = format!("{}/{path}", self.server.base_url.trim_end_matches('/'));
+        let mut request = self.client.post(url).json(&Body::new(&self.server.model, input, sampling));
+        if let Some(ApiKey(header)) = &self.server.api_key {
+            request = request.header(AUTHORIZATION, header.clone());
+        }
+        let response = request.send().await.map_err(|error| failed(&error))?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            _ => Err(self.refused(response).await),
+        }
+    }
+
+    /// What a refusal means to the requester. The rest is the operator's business and goes to the log.
+    async fn refused(&self, response: Response) -> JobError {
+        let status = response.status();
+        match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                JobError::Busy { retry_after_ms: retry_after(&response) }
+            }
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+                let text = answer::complaint(response).await;
+                let text =
+                    self.server.api_key.as_ref().map_or_else(|| text.clone(), |key| key.hidden_in(&text));
+                JobError::invalid("request", &format!("was refused by the upstream server: {text}"))
+            }
+            _ => {
+                tracing::warn!(%status, upstream = self.server.base_url, "the upstream server refused");
+                JobError::Engine
+            }
+        }
+    }
+}
+
+impl Agent for Upstream {
+    fn offer(&self) -> AgentOffer {
+        AgentOffer {
+            agent: self.name.clone(),
+            capability: self.capability.clone(),
+            model: None,
+            price: self.price,
+            speed: self.speed,
+            languages: Vec::new(),
+            modalities: vec!["text".to_owned()],
+            tools: Vec::new(),
+        }
+    }
+
+    fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
+        Box::pin(async move { self.serve(job, context).await })
+    }
+}
+
+/// What comes out of a run, in order.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    /// Some text.
+    Piece(String),
+    /// The end.
+    Finished(Finish),
+}
+
+/// One job at the server: its answer, and how much of it may still come. Dropping it closes the connection, which
+/// is how such servers are told to stop.
+#[derive(Debug)]
+struct Run {
+    answer: Answer,
+    left: u32,
+    deadline: Instant,
+}
+
+impl Run {
+    async fn begin(
+        upstream: &Upstream,
+        input: &Input,
+        sampling: &Sampling,
+        deadline: Timestamp,
+    ) -> Result<Self, JobError> {
+        let deadline = clock::instant(deadline);
+        let response = in_time(deadline, upstream.ask(input, sampling)).await?;
+        Ok(Self { answer: Answer::new(response.bytes_stream()), left: sampling.max_tokens, deadline })
+    }
+
+    /// The next piece or the end. More pieces than the requester ordered tokens are never passed on, whatever the
+    /// server counts.
+    async fn next(&mut self) -> Result<Said, JobError> {
+        match in_time(self.deadline, self.answer.next()).await? {
+            Piece::Finished(finish) => Ok(Said::Finished(finish)),
+            Piece::Text(_) if self.left == 0 => Ok(Said::Finished(Finish::Length)),
+            Piece::Text(text) => {
+                self.left -= 1;
+                Ok(Said::Piece(text))
+            }
+        }
+    }
+}
+
+async fn in_time<T>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, JobError>>,
+) -> Result<T, JobError> {
+    timeout_at(deadline, work).await.unwrap_or(Err(JobError::DeadlineExceeded))
+}
+
+/// A server that cannot be reached or breaks off. Its address is the operator's, so only the log has it.
+fn failed(error: &reqwest::Error) -> JobError {
+    tracing::warn!(%error, "the upstream server failed");
+    JobError::Engine
+}
+
+fn retry_after(response: &Response) -> u64 {
+    let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = header.and_then(|text| text.trim().parse::<u64>().ok());
+    seconds.map_or(RETRY_AFTER_MS, |seconds| seconds.saturating_mul(1000).min(MAX_RETRY_AFTER_MS))
+}
+
+/// An upstream is near or paid for: one that does not pick up in this time is down.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// When to come back to a server that does not say, and the latest that is believed.
+const RETRY_AFTER_MS: u64 = 1000;
+const MAX_RETRY_AFTER_MS: u64 = 3600 * 1000;

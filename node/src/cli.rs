@@ -1,0 +1,128 @@
+//! The command line: what can be typed, and how it is answered.
+//!
+//! stdout is data (`--json` everywhere: one JSON document a line), stderr is talk. Failures end with a next step and
+//! an exit code by class ([`crate::failure`]). A reader that closes the pipe early is no failure.
+
+mod demo;
+mod doctor;
+mod find;
+mod peers;
+mod print;
+mod receipts;
+mod session;
+mod submit;
+mod up;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use crypto::Network;
+use tracing_subscriber::EnvFilter;
+
+use crate::datadir::DataDir;
+use crate::failure::Failure;
+
+/// A mesh in which any peer can put its model to work for any other, and prove what it did.
+#[derive(Debug, Parser)]
+#[command(name = "llamesh", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// The peer's folder: key, journal, receipts
+    #[arg(long, global = true, env = "LLAMESH_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON, one document a line
+    #[arg(long, global = true, env = "LLAMESH_JSON")]
+    json: bool,
+    /// The mesh's name
+    #[arg(long, global = true, env = "LLAMESH_NETWORK", value_name = "NAME")]
+    network: Option<Network>,
+    /// Say more on stderr (RUST_LOG says what in detail)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a peer
+    Up(up::Up),
+    /// Submit a job and stream its answer
+    Submit(submit::Submit),
+    /// Show who offers a capability
+    Find(find::Find),
+    /// Show which peers are connected or known
+    Peers(peers::Peers),
+    /// List receipts, or export one
+    Receipts(receipts::Receipts),
+    /// Check a receipt file
+    Verify(verify::Verify),
+    /// Say how this peer is connected, and what to do about it
+    Doctor(doctor::Doctor),
+    /// Three peers on this machine, one job, one audit
+    Demo(demo::Demo),
+}
+
+/// Runs a command to its exit code.
+pub fn main(cli: Cli) -> ExitCode {
+    let json = cli.common.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print::failure(&failure, json);
+            ExitCode::from(failure.class as u8)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    start_log(&cli.common);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::of(crate::failure::Class::Internal))?;
+    let common = cli.common;
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Up(up) => up.run(common).await,
+            Command::Submit(submit) => submit.run(common).await,
+            Command::Find(find) => find.run(common).await,
+            Command::Peers(peers) => peers.run(common).await,
+            Command::Receipts(receipts) => receipts.run(&common),
+            Command::Verify(verify) => verify.run(common).await,
+            Command::Doctor(doctor) => doctor.run(common).await,
+            Command::Demo(demo) => demo.run(common).await,
+        }
+    });
+    // Blocking work that nobody waits for any more (a model being read) must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+fn start_log(common: &Common) {
+    let level = match common.verbose {
+        0 => "warn",
+        1 => "llamesh=info,node=info,warn",
+        2 => "node=debug,inference=debug,info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if common.json { log.json().init() } else { log.compact().without_time().init() }
+}
+
+impl Common {
+    fn data_dir(&self) -> Result<DataDir, Failure> {
+        Ok(DataDir::locate(self.data_dir.clone())?)
+    }
+
+    fn network(&self) -> Network {
+        self.network.clone().unwrap_or_default()
+    }
+}

@@ -1,0 +1,65 @@
+//! Output: the only file that writes to stdout and stderr.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks")]
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::failure::{Class, Failure};
+
+/// A line of data.
+pub(super) fn line(text: &str) -> Result<(), Failure> {
+    write(&format!("{text}\n"))
+}
+
+/// A JSON document on a line of its own.
+pub(super) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
+    line(&serde_json::to_string(value).map_err(Failure::of(Class::Internal))?)
+}
+
+/// Data without an end of line, seen at once.
+pub(super) fn write(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever reads has seen enough, as in `llamesh find … | head -1`; what follows is for nobody.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failure::of(Class::Internal)),
+    }
+}
+
+/// Talk.
+pub(super) fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// A failure, on stderr; as JSON it is data, too.
+pub(super) fn failure(failure: &Failure, json: bool) {
+    if json {
+        let code = failure.class as u8;
+        println!("{}", serde_json::json!({ "event": "error", "class": code, "message": failure.message }));
+    }
+    let mark = if io::stderr().is_terminal() { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
+    eprintln!("{mark}: {}", failure.message);
+}
+
+/// `text` in a style, where the terminal shows styles.
+pub(super) fn styled(style: Style, text: &str) -> String {
+    if !io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+        return text.to_owned();
+    }
+    let code = match style {
+        Style::Dim => 2,
+        Style::Good => 32,
+        Style::Strong => 1,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}
+
+/// How a word is meant.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Style {
+    Dim,
+    Good,
+    Strong,
+}

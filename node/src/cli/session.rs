@@ -1,0 +1,165 @@
+//! How a command reaches a peer: the one that runs here, through its API, or one of its own for a moment.
+//!
+//! `--bootstrap` starts an ephemeral peer: a new key, no folder held, Kademlia client mode. Otherwise the API of the
+//! running peer is found through its folder, or given by `--api`.
+
+use clap::Args;
+use serde::de::DeserializeOwned;
+
+use super::Common;
+use crate::agents::Agents;
+use crate::clock;
+use crate::config;
+use crate::failure::{Class, Failure};
+use crate::handle::{NodeHandle, Unavailable};
+use crate::journal::Journal;
+use crate::net::Address;
+use crate::request::JobUpdate;
+use crate::{Node, NodeConfig};
+
+/// Which peer to ask.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Through {
+    /// Join the mesh at this address with a peer that lives as long as the command (repeatable)
+    #[arg(long, env = "LLAMESH_BOOTSTRAP", value_name = "ADDR", value_delimiter = ',')]
+    pub(super) bootstrap: Vec<String>,
+    /// The local API of a running peer
+    #[arg(long, env = "LLAMESH_API", value_name = "URL", conflicts_with = "bootstrap")]
+    pub(super) api: Option<String>,
+}
+
+/// A way to a peer.
+#[derive(Debug)]
+pub(super) enum Peer {
+    /// The API of a running one.
+    Api(Client),
+    /// One of our own.
+    Own(Node),
+}
+
+impl Through {
+    /// Reaches a peer.
+    pub(super) async fn reach(&self, common: &Common) -> Result<Peer, Failure> {
+        if !self.bootstrap.is_empty() {
+            let bootstrap = config::addresses("bootstrap", &self.bootstrap)?;
+            return Ok(Peer::Own(ephemeral(common, bootstrap).await?));
+        }
+        let dir = common.data_dir()?;
+        match self.api.clone().or_else(|| dir.api()) {
+            Some(url) => Ok(Peer::Api(Client::new(&url)?)),
+            None => Err(Failure::new(
+                Class::Network,
+                format!(
+                    "no peer is running in {}: start one with `llamesh up`, or reach a mesh with --bootstrap ADDR",
+                    dir.path().display()
+                ),
+            )),
+        }
+    }
+}
+
+/// A peer for one command: it joins before this returns.
+async fn ephemeral(common: &Common, bootstrap: Vec<Address>) -> Result<Node, Failure> {
+    let dir = common.data_dir()?;
+    dir.create()?;
+    let addresses = bootstrap.len();
+    let seed = clock::random().map_err(Failure::of(Class::Internal))?;
+    let node = Node::start(NodeConfig {
+        network: common.network(),
+        key: crypto::SecretKey::from_seed(&seed),
+        listen: Vec::new(),
+        external: Vec::new(),
+        bootstrap,
+        lan: false,
+        client: true,
+        agents: Agents::default(),
+        journal: Journal::in_memory()?,
+        entries: Vec::new(),
+        receipts: Some(dir.receipts()),
+        peer: protocol::peer::Config::default(),
+    })
+    .await?;
+    match node.handle().join(addresses).await {
+        Ok(()) => Ok(node),
+        Err(failures) => {
+            // Nothing has begun yet that would have to end in order.
+            let _ = node.stop().await;
+            Err(unreachable(&failures))
+        }
+    }
+}
+
+/// Why no bootstrap address led into the mesh, and what to do.
+pub(super) fn unreachable(failures: &[(Address, crate::net::BootstrapFailure)]) -> Failure {
+    let each: Vec<_> = failures.iter().map(|(address, reason)| format!("\n  {address}: {reason}")).collect();
+    let next = "check the address (the first line of `llamesh up` prints it) and that the peer is running";
+    Failure::new(Class::Network, format!("no bootstrap peer could be reached: {next}{}", each.concat()))
+}
+
+impl Peer {
+    /// Ends an own peer in order.
+    pub(super) async fn leave(self) -> Result<(), Failure> {
+        match self {
+            Self::Api(_) => Ok(()),
+            Self::Own(node) => node.stop().await,
+        }
+    }
+}
+
+/// The local API of a running peer.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    fn new(base: &str) -> Result<Self, Failure> {
+        let http = reqwest::Client::builder().no_proxy().build().map_err(Failure::of(Class::Internal))?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned() })
+    }
+
+    /// A document.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let response = self.http.get(format!("{}{path}", self.base)).send().await.map_err(|e| self.gone(&e))?;
+        if response.status().is_success() {
+            return response.json().await.map_err(Failure::of(Class::Internal));
+        }
+        Err(refusal(response).await)
+    }
+
+    /// A job's stream of server-sent events.
+    pub(super) async fn post<T: serde::Serialize>(&self, path: &str, body: &T) -> Result<reqwest::Response, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body);
+        let response = request.send().await.map_err(|error| self.gone(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
+    fn gone(&self, error: &reqwest::Error) -> Failure {
+        let what = format!("the peer at {} does not answer ({error}): is it running? start one with `llamesh up`", self.base);
+        Failure::new(Class::Network, what)
+    }
+}
+
+async fn refusal(response: reqwest::Response) -> Failure {
+    let status = response.status();
+    match response.json::<JobUpdate>().await {
+        Ok(JobUpdate::Failed { code, message, .. }) => Failure::new(Class::of_job(&code), message),
+        _ => Failure::new(Class::Network, format!("the peer answered {status}")),
+    }
+}
+
+/// For commands that only look.
+pub(super) fn busy(_: Unavailable) -> Failure {
+    Failure::new(Class::Network, Unavailable)
+}
+
+impl Peer {
+    /// The handle of an own peer.
+    pub(super) fn own(&self) -> Option<&NodeHandle> {
+        match self {
+            Self::Api(_) => None,
+            Self::Own(node) => Some(node.handle()),
+        }
+    }
+}

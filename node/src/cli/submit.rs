@@ -1,0 +1,188 @@
+//! `llamesh submit`: a job from here, its answer streamed, its receipt kept.
+
+use std::io::Read;
+
+use clap::Args;
+use crypto::PeerId;
+use eventsource_stream::Eventsource;
+use futures::StreamExt;
+use protocol::Capability;
+
+use super::session::{Client, Peer, Through};
+use super::{Common, print};
+use crate::api::control;
+use crate::failure::{Class, Failure};
+use crate::handle::NodeHandle;
+use crate::request::{JobRequest, JobUpdate};
+
+/// Submit a job and stream its answer.
+#[derive(Debug, Args)]
+pub(super) struct Submit {
+    /// What to ask; `-` reads it from stdin
+    prompt: String,
+    /// What the provider must be able to do [default: text.generation]
+    #[arg(long, value_name = "C")]
+    capability: Option<Capability>,
+    /// With this model: a name or a digest
+    #[arg(long, value_name = "NAME|DIGEST")]
+    model: Option<String>,
+    /// Put before the prompt
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Longest answer in tokens [default: 256]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// 0 is greedy [default: 0]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Nucleus
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// How many candidates
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// The same seed gives the same answer [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// A text that ends the answer (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Only this peer
+    #[arg(long, value_name = "PEER")]
+    provider: Option<PeerId>,
+    /// Announce the job and take the best of the sealed bids
+    #[arg(long)]
+    auction: bool,
+    /// Seconds until the job is given up [default: 600]
+    #[arg(long, value_name = "S")]
+    timeout: Option<u64>,
+    /// The most that it may cost, in micro-credits [default: 0]
+    #[arg(long, value_name = "N")]
+    budget: Option<u64>,
+    #[command(flatten)]
+    through: Through,
+}
+
+impl Submit {
+    /// Submits the job. Ctrl-C ends the process, and with it the stream, and with that the job.
+    pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
+        let through = self.through.clone();
+        let request = self.request()?;
+        let peer = through.reach(&common).await?;
+        let mut screen = Screen { json: common.json, folder: common.data_dir()?.receipts(), streamed: false };
+        let outcome = tokio::select! {
+            outcome = stream(&peer, &request, &mut screen) => outcome,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new(Class::Job, "cancelled")),
+        };
+        let left = peer.leave().await;
+        outcome.and(left)
+    }
+
+    fn request(self) -> Result<JobRequest, Failure> {
+        use protocol::{ChatMessage, Role};
+        let prompt = if self.prompt == "-" { read_stdin()? } else { self.prompt };
+        let message = |role, content| ChatMessage { role, content, name: None };
+        let system = self.system.map(|text| message(Role::System, text));
+        Ok(JobRequest {
+            messages: system.into_iter().chain([message(Role::User, prompt)]).collect(),
+            capability: self.capability,
+            model: self.model,
+            provider: self.provider,
+            auction: self.auction,
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            stop: self.stop,
+            seed: self.seed,
+            timeout_s: self.timeout,
+            budget: self.budget,
+            ..JobRequest::default()
+        })
+    }
+}
+
+fn read_stdin() -> Result<String, Failure> {
+    let limit = protocol::JobSpec::MAX_INPUT as u64 + 1;
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(limit).read_to_string(&mut text);
+    read.map_err(|error| Failure::new(Class::Request, format!("the prompt on stdin is not text: {error}")))?;
+    Ok(text)
+}
+
+async fn stream(peer: &Peer, request: &JobRequest, screen: &mut Screen) -> Result<(), Failure> {
+    match peer {
+        Peer::Api(client) => through_api(client, request, screen).await,
+        Peer::Own(node) => through_own(node.handle(), request, screen).await,
+    }
+}
+
+async fn through_api(client: &Client, request: &JobRequest, screen: &mut Screen) -> Result<(), Failure> {
+    let response = client.post("/control/jobs", request).await?;
+    let mut events = response.bytes_stream().eventsource();
+    while let Some(event) = events.next().await {
+        let event = event.map_err(|error| Failure::new(Class::Job, format!("the local peer stopped: {error}")))?;
+        let update = serde_json::from_str(&event.data).map_err(Failure::of(Class::Internal))?;
+        if screen.show(update)? {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(Class::Job, "the local peer stopped before the job was done"))
+}
+
+async fn through_own(node: &NodeHandle, request: &JobRequest, screen: &mut Screen) -> Result<(), Failure> {
+    let mut stream = node.submit(control::spec(node, request).await?)?;
+    while let Some(event) = stream.next().await {
+        if screen.show(JobUpdate::of(stream.job(), event, Some(&screen.folder)))? {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(Class::Job, "the job ended without an answer"))
+}
+
+/// Where a job's course is shown.
+struct Screen {
+    json: bool,
+    /// Where an own peer keeps receipts.
+    folder: std::path::PathBuf,
+    streamed: bool,
+}
+
+impl Screen {
+    /// Shows an update; true after the last one of a job that was done.
+    fn show(&mut self, update: JobUpdate) -> Result<bool, Failure> {
+        let last = matches!(update, JobUpdate::Done { .. });
+        if let JobUpdate::Failed { code, message, .. } = update {
+            if self.streamed {
+                print::line("")?;
+            }
+            return Err(Failure::new(Class::of_job(&code), message));
+        }
+        if self.json {
+            print::json(&update)?;
+        } else {
+            self.talk(update)?;
+        }
+        Ok(last)
+    }
+
+    fn talk(&mut self, update: JobUpdate) -> Result<(), Failure> {
+        match update {
+            JobUpdate::Started { provider, model, .. } => {
+                let model = model.map(|model| format!(" with {model}")).unwrap_or_default();
+                print::say(&format!("… {} answers{model}", provider.short()));
+            }
+            JobUpdate::Token { text, .. } => {
+                self.streamed = true;
+                print::write(&text)?;
+            }
+            JobUpdate::Done { receipt, usage, receipt_file, .. } => {
+                print::line("")?;
+                let file = receipt_file.map(|file| format!("\n  llamesh verify --replay {file}")).unwrap_or_default();
+                print::say(&format!("receipt {receipt}, {} tokens{file}", usage.completion_tokens));
+            }
+            JobUpdate::Bid { .. } | JobUpdate::Progress { .. } | JobUpdate::Failed { .. } => {}
+        }
+        Ok(())
+    }
+}

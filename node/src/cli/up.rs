@@ -1,0 +1,208 @@
+//! `llamesh up`: a peer, until it is told to stop.
+
+use clap::Args;
+use crypto::SecretKey;
+use protocol::{Capability, peer};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{Common, print};
+use crate::api::{Api, Server};
+use crate::config::{self, Settings};
+use crate::datadir::Held;
+use crate::failure::{Class, Failure};
+use crate::hosting::Host;
+use crate::journal::Journal;
+use crate::models::{Bar, Models};
+use crate::net::Address;
+use crate::{Node, NodeConfig};
+
+/// Run a peer.
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// Find the mesh at this address (repeatable)
+    #[arg(long, env = "LLAMESH_BOOTSTRAP", value_name = "ADDR", value_delimiter = ',')]
+    bootstrap: Vec<String>,
+    /// Listen here; port 0 takes a free one (repeatable)
+    #[arg(long, env = "LLAMESH_LISTEN", value_name = "MULTIADDR", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// Tell others this address, where a port is forwarded to this peer (repeatable)
+    #[arg(long, env = "LLAMESH_EXTERNAL", value_name = "MULTIADDR", value_delimiter = ',')]
+    external: Vec<String>,
+    /// Serve the local API here (loopback only) [default: 127.0.0.1:5264]
+    #[arg(long, env = "LLAMESH_API", value_name = "HOST:PORT")]
+    api: Option<String>,
+    /// Find peers on the local network
+    #[arg(long, env = "LLAMESH_LAN")]
+    lan: bool,
+    /// The model: a name, a GGUF file, or `-` for none [default: smollm2]
+    #[arg(long, env = "LLAMESH_MODEL", value_name = "NAME|FILE|-")]
+    model: Option<String>,
+    /// What the model is offered for (repeatable) [default: text.generation]
+    #[arg(long, env = "LLAMESH_CAPABILITY", value_name = "C", value_delimiter = ',')]
+    capability: Vec<Capability>,
+    /// Echo prompts instead of running a model: echo, or echo:TOKENS_PER_SECOND
+    #[arg(long, env = "LLAMESH_ENGINE", value_name = "ENGINE")]
+    engine: Option<String>,
+    /// Micro-credits for 1000 tokens of the prompt
+    #[arg(long, env = "LLAMESH_PRICE_PROMPT", value_name = "N")]
+    price_prompt: Option<u64>,
+    /// Micro-credits for 1000 tokens of the answer
+    #[arg(long, env = "LLAMESH_PRICE_COMPLETION", value_name = "N")]
+    price_completion: Option<u64>,
+    /// Jobs that run at once [default: 2]
+    #[arg(long, env = "LLAMESH_SLOTS", value_name = "N")]
+    slots: Option<usize>,
+    /// Settings and agents [default: llamesh.toml in the data directory]
+    #[arg(long, env = "LLAMESH_CONFIG", value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+}
+
+impl Up {
+    /// Runs the peer.
+    pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
+        let dir = common.data_dir()?;
+        let file = self.config.clone().unwrap_or_else(|| config::default_file(dir.path()));
+        let from_file = Settings::read(&file, self.config.is_some())?;
+        let settings = self.settings(&common).over(from_file);
+        let held = dir.hold()?;
+        let key = held.key()?;
+        let (journal, entries) = Journal::open(&held.dir().path().join("journal.redb"))?;
+        let (server, fallback) = bind_api(settings.api.as_deref()).await?;
+        if fallback {
+            print::say(&format!("port 5264 is taken: the API is at {}", server.url()));
+        }
+        let agents = agents(&settings).await?;
+        let config = node_config(&settings, key, &held, agents, (journal, entries))?;
+        let node = Node::start(config).await?;
+        held.publish_api(&server.url())?;
+        announce(&node, &server.url(), &common, &settings).await?;
+        serve(node, server, held).await
+    }
+
+    fn settings(self, common: &Common) -> Settings {
+        Settings {
+            network: common.network.clone(),
+            bootstrap: self.bootstrap,
+            listen: self.listen,
+            external: self.external,
+            api: self.api,
+            lan: self.lan,
+            model: self.model,
+            capability: self.capability,
+            engine: self.engine,
+            price_prompt: self.price_prompt,
+            price_completion: self.price_completion,
+            slots: self.slots,
+            agent: Vec::new(),
+        }
+    }
+}
+
+/// A default port that is taken is no reason to fail: the user did not ask for it.
+async fn bind_api(chosen: Option<&str>) -> Result<(Server, bool), Failure> {
+    match chosen {
+        Some(address) => Ok((Server::bind(address).await?, false)),
+        None => match Server::bind(config::API).await {
+            Ok(server) => Ok((server, false)),
+            Err(_) => Ok((Server::bind("127.0.0.1:0").await?, true)),
+        },
+    }
+}
+
+async fn agents(settings: &Settings) -> Result<crate::agents::Agents, Failure> {
+    let plans = settings.agents()?;
+    let models = Models::from_env().map_err(Failure::of(Class::Model))?;
+    let slots = settings.slots.unwrap_or(peer::Config::default().bidder.slots);
+    Host::new(&models, &Bar::new(), slots).host(plans).await
+}
+
+fn node_config(
+    settings: &Settings,
+    key: SecretKey,
+    held: &Held,
+    agents: crate::agents::Agents,
+    (journal, entries): (Journal, Vec<protocol::Entry>),
+) -> Result<NodeConfig, Failure> {
+    let usual = default_listen();
+    let listen = if settings.listen.is_empty() { &usual } else { &settings.listen };
+    let mut peer = peer::Config::default();
+    peer.bidder.slots = settings.slots.unwrap_or(peer.bidder.slots);
+    Ok(NodeConfig {
+        network: settings.network.clone().unwrap_or_default(),
+        key,
+        listen: config::addresses("listen", listen)?,
+        external: config::addresses("external", &settings.external)?,
+        bootstrap: config::addresses("bootstrap", &settings.bootstrap)?,
+        lan: settings.lan,
+        client: false,
+        agents,
+        journal,
+        entries,
+        receipts: Some(held.dir().receipts()),
+        peer,
+    })
+}
+
+/// The project's port; free ones where it is taken, as with a second peer on one machine.
+fn default_listen() -> Vec<String> {
+    let any = std::net::Ipv4Addr::UNSPECIFIED;
+    let free = std::net::TcpListener::bind((any, config::PORT)).is_ok()
+        && std::net::UdpSocket::bind((any, config::PORT)).is_ok();
+    let port = if free { config::PORT } else { 0 };
+    if !free {
+        print::say(&format!("port {} is taken: listening on free ports instead", config::PORT));
+    }
+    vec![format!("/ip4/{any}/tcp/{port}"), format!("/ip4/{any}/udp/{port}/quic-v1")]
+}
+
+/// The one line that scripts wait for, or the screen for people.
+async fn announce(node: &Node, api: &str, common: &Common, settings: &Settings) -> Result<(), Failure> {
+    let snapshot = node.handle().snapshot().await.map_err(super::session::busy)?;
+    let with_id = |address: &Address| address.with_peer(&snapshot.me).to_string();
+    let listen: Vec<_> = snapshot.listening.iter().map(with_id).collect();
+    if common.json {
+        return print::json(&json!({ "event": "ready", "peer": snapshot.me, "listen": listen, "api": api }));
+    }
+    print::line(&format!("peer    {}", snapshot.me))?;
+    for address in &listen {
+        print::line(&format!("listen  {address}"))?;
+    }
+    print::line(&format!("api     {api}"))?;
+    if settings.bootstrap.is_empty() && !settings.lan {
+        let first = listen.first().map_or("ADDR", String::as_str);
+        print::say(&format!("\nOthers join with: llamesh up --bootstrap {first}"));
+    }
+    print::say("Submit a job with: llamesh submit \"Why is the sky blue?\"    (Ctrl-C stops this peer)");
+    Ok(())
+}
+
+async fn serve(mut node: Node, server: Server, held: Held) -> Result<(), Failure> {
+    let shutdown = CancellationToken::new();
+    let api = Api { node: node.handle().clone(), receipts: Some(held.dir().receipts()) };
+    let serving = tokio::spawn(server.serve(api, shutdown.clone()));
+    let ended = tokio::select! {
+        () = stop_signal() => None,
+        ended = node.wait() => Some(ended),
+    };
+    shutdown.cancel();
+    serving.abort();
+    match ended {
+        Some(ended) => ended,
+        None => node.stop().await,
+    }
+}
+
+/// Ctrl-C, or what `docker stop` and service managers send.
+async fn stop_signal() {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
+}

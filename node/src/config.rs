@@ -1,0 +1,248 @@
+//! What a peer is told: flags, environment and `llamesh.toml`, resolved once.
+//!
+//! A flag beats its environment variable (clap sees to that), both beat the file, the file beats the default. Agents
+//! that need more than a flag can say (system prompts, several models, upstreams) are declared in the file:
+//!
+//! ```toml
+//! bootstrap = ["/dns4/seed.example/tcp/5263"]
+//!
+//! [[agent]]
+//! capability = "code.generation"
+//! model = "smollm2"
+//! system = "You write short programs."
+//!
+//! [[agent]]
+//! capability = "text.generation"
+//! upstream = { url = "https://api.example/v1", model = "big-one", key_env = "BIG_ONE_KEY" }
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crypto::Network;
+use protocol::{Capability, Credits, Price};
+use serde::Deserialize;
+
+use crate::failure::{Class, Failure};
+use crate::net::Address;
+
+/// Where a peer listens unless told otherwise: on all addresses, TCP and QUIC.
+pub const PORT: u16 = 5263;
+/// Where the local API listens unless told otherwise.
+pub const API: &str = "127.0.0.1:5264";
+
+/// The settings of `llamesh up`, from wherever.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Which mesh.
+    pub network: Option<Network>,
+    /// Where it finds the mesh.
+    pub bootstrap: Vec<String>,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// Addresses at which others reach it although it does not see them itself.
+    pub external: Vec<String>,
+    /// Where the local API listens.
+    pub api: Option<String>,
+    /// Whether to look for peers on the local network.
+    pub lan: bool,
+    /// The default agent's model: a name, a file, or `-` for none.
+    pub model: Option<String>,
+    /// The default agent's capabilities.
+    pub capability: Vec<Capability>,
+    /// `echo[:RATE]` instead of a model.
+    pub engine: Option<String>,
+    /// For 1000 tokens of the prompt, in micro-credits.
+    pub price_prompt: Option<u64>,
+    /// For 1000 tokens of the answer, in micro-credits.
+    pub price_completion: Option<u64>,
+    /// Jobs that run at once.
+    pub slots: Option<usize>,
+    /// Agents.
+    pub agent: Vec<AgentSettings>,
+}
+
+/// One agent of the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSettings {
+    /// Its name; model and capability by default.
+    pub name: Option<String>,
+    /// What it does.
+    pub capability: Capability,
+    /// With which model; excludes `engine` and `upstream`.
+    pub model: Option<String>,
+    /// `echo[:RATE]`.
+    pub engine: Option<String>,
+    /// With which server.
+    pub upstream: Option<UpstreamSettings>,
+    /// Put before chats that bring no system prompt.
+    pub system: Option<String>,
+    /// For 1000 tokens of the prompt, in micro-credits.
+    #[serde(default)]
+    pub price_prompt: u64,
+    /// For 1000 tokens of the answer, in micro-credits.
+    #[serde(default)]
+    pub price_completion: u64,
+}
+
+/// An OpenAI-compatible server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSettings {
+    /// Its base, up to `/v1`.
+    pub url: String,
+    /// Its name for the model.
+    pub model: String,
+    /// The environment variable that holds its key; a key itself never stands in a file.
+    pub key_env: Option<String>,
+}
+
+impl Settings {
+    /// Reads `path`, or nothing where there is no such file and none was asked for.
+    ///
+    /// # Errors
+    /// [`Class::Usage`], naming the line.
+    pub fn read(path: &Path, asked_for: bool) -> Result<Self, Failure> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text)
+                .map_err(|error| Failure::new(Class::Usage, format!("{}: {error}", path.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked_for => Ok(Self::default()),
+            Err(error) => Err(Failure::new(Class::Usage, format!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// These settings where they say something, `file`'s where not.
+    #[must_use]
+    pub fn over(self, file: Self) -> Self {
+        fn list<T>(ours: Vec<T>, file: Vec<T>) -> Vec<T> {
+            if ours.is_empty() { file } else { ours }
+        }
+        Self {
+            network: self.network.or(file.network),
+            bootstrap: list(self.bootstrap, file.bootstrap),
+            listen: list(self.listen, file.listen),
+            external: list(self.external, file.external),
+            api: self.api.or(file.api),
+            lan: self.lan || file.lan,
+            model: self.model.or(file.model),
+            capability: list(self.capability, file.capability),
+            engine: self.engine.or(file.engine),
+            price_prompt: self.price_prompt.or(file.price_prompt),
+            price_completion: self.price_completion.or(file.price_completion),
+            slots: self.slots.or(file.slots),
+            agent: list(self.agent, file.agent),
+        }
+    }
+
+    /// The agents: those declared, or the default one of the flags.
+    ///
+    /// # Errors
+    /// [`Class::Usage`] where an agent is none or several things at once.
+    pub fn agents(&self) -> Result<Vec<AgentPlan>, Failure> {
+        if self.agent.is_empty() || self.model.is_some() || self.engine.is_some() {
+            return self.default_agents();
+        }
+        self.agent.iter().map(AgentSettings::plan).collect()
+    }
+
+    fn default_agents(&self) -> Result<Vec<AgentPlan>, Failure> {
+        let backend = match (&self.engine, self.model.as_deref()) {
+            (Some(engine), None | Some("-")) => parse_engine(engine)?,
+            (Some(_), Some(_)) => return Err(Failure::new(Class::Usage, "--engine and --model exclude each other")),
+            (None, Some("-")) => return Ok(Vec::new()),
+            (None, model) => Backend::Model(model.unwrap_or(DEFAULT_MODEL).to_owned()),
+        };
+        let price = Price {
+            prompt: Credits(self.price_prompt.unwrap_or(0)),
+            completion: Credits(self.price_completion.unwrap_or(0)),
+        };
+        let usual = [Capability::text_generation()];
+        let capabilities = if self.capability.is_empty() { &usual[..] } else { &self.capability };
+        let plan = |capability: &Capability| AgentPlan {
+            name: None,
+            capability: capability.clone(),
+            backend: backend.clone(),
+            system: None,
+            price,
+        };
+        Ok(capabilities.iter().map(plan).collect())
+    }
+}
+
+/// The model of a peer that is told nothing.
+pub const DEFAULT_MODEL: &str = "smollm2";
+
+/// An agent to be hosted.
+#[derive(Clone, Debug)]
+pub struct AgentPlan {
+    /// Its name, where it has one of its own.
+    pub name: Option<String>,
+    /// What it does.
+    pub capability: Capability,
+    /// With what.
+    pub backend: Backend,
+    /// Its system prompt.
+    pub system: Option<String>,
+    /// What it asks.
+    pub price: Price,
+}
+
+/// What is behind an agent.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// The prompt itself, at a rate.
+    Echo(Option<u32>),
+    /// A model, by name or file.
+    Model(String),
+    /// A server.
+    Upstream(UpstreamSettings),
+}
+
+impl AgentSettings {
+    fn plan(&self) -> Result<AgentPlan, Failure> {
+        let backend = match (&self.model, &self.engine, &self.upstream) {
+            (Some(model), None, None) => Backend::Model(model.clone()),
+            (None, Some(engine), None) => parse_engine(engine)?,
+            (None, None, Some(upstream)) => Backend::Upstream(upstream.clone()),
+            _ => {
+                let what = format!("agent `{}` needs exactly one of model, engine and upstream", self.capability);
+                return Err(Failure::new(Class::Usage, what));
+            }
+        };
+        Ok(AgentPlan {
+            name: self.name.clone(),
+            capability: self.capability.clone(),
+            backend,
+            system: self.system.clone(),
+            price: Price { prompt: Credits(self.price_prompt), completion: Credits(self.price_completion) },
+        })
+    }
+}
+
+fn parse_engine(text: &str) -> Result<Backend, Failure> {
+    let rate = match text.split_once(':') {
+        None if text == "echo" => return Ok(Backend::Echo(None)),
+        Some(("echo", rate)) => rate.parse().ok(),
+        _ => None,
+    };
+    rate.map(|rate| Backend::Echo(Some(rate))).ok_or_else(|| {
+        Failure::new(Class::Usage, format!("`{text}` is no engine: echo, or echo:TOKENS_PER_SECOND"))
+    })
+}
+
+/// Parses addresses, naming the flag that they came by.
+///
+/// # Errors
+/// [`Class::Usage`].
+pub fn addresses(flag: &str, texts: &[String]) -> Result<Vec<Address>, Failure> {
+    let parse = |text: &String| {
+        text.parse().map_err(|error| Failure::new(Class::Usage, format!("--{flag} {text}: {error}")))
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// The file that is read unless another one is named.
+pub fn default_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("llamesh.toml")
+}

@@ -1,0 +1,408 @@
+//! The event loop: what happened goes into the [`Peer`], what it wants is done, in order.
+//!
+//! Everything effectful of a peer passes through here and nothing is decided here. The loop never waits for a peer:
+//! the network takes commands or refuses them at once, agents run as tasks of their own. The one thing it waits for
+//! is the disk, in [`Output::Record`], because what follows depends on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+
+use crypto::{Network, PeerId, Verified};
+use dht::Key;
+use protocol::event::{self, JobEvent, QueryId, RequestId, Run, RunId, Side};
+use protocol::{
+    Announcement, Capability, Event, Evidence, Frame, JobId, Message, Output, Peer, Profile, Request,
+    Requirement, Response, Timestamp,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::{Agents, Context, Job, Produced};
+use crate::clock;
+use crate::discovery::{self, Action, Asker, Discovery};
+use crate::handle::{Command, Joining, KnownPeer, NodeHandle};
+use crate::journal::{Journal, JournalError};
+use crate::net::{self, Events, GossipToken, Net, NetEvent, Role, Verdict};
+use crate::receipts::ReceiptFile;
+use crate::translate;
+
+/// Productions taken in one turn: enough to amortise the turn, few enough that the network is heard in between.
+const BATCH: usize = 64;
+/// Requests of strangers that await our answer. The peer answers at once, so only a burst is ever open.
+const MAX_INBOUND: usize = 1024;
+/// Latest close of an announcement that is passed on, in milliseconds from now.
+const MAX_AUCTION: u64 = 60_000;
+
+/// One peer's loop and everything that it drives.
+pub(crate) struct Driver {
+    pub(crate) peer: Peer,
+    pub(crate) network: Network,
+    pub(crate) net: Net,
+    pub(crate) events: Events,
+    pub(crate) discovery: Discovery,
+    pub(crate) agents: Agents,
+    pub(crate) journal: Journal,
+    /// Where receipts are kept; nowhere for peers without a folder.
+    pub(crate) receipts: Option<PathBuf>,
+    pub(crate) handle: NodeHandle,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) produced: mpsc::Receiver<Produced>,
+    pub(crate) productions: mpsc::Sender<Produced>,
+    pub(crate) joining: watch::Sender<Joining>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) state: State,
+}
+
+/// What the loop keeps for correlation.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    runs: BTreeMap<RunId, AbortHandle>,
+    subscribers: BTreeMap<JobId, mpsc::Sender<JobEvent>>,
+    inbound: VecDeque<(event::InboundId, net::InboundId)>,
+    next_inbound: u64,
+    /// Goes with the next frame to a requester: the window of the agent that produced it.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Driver {
+    /// Runs until shut down, or until the disk fails.
+    pub(crate) async fn run(mut self) -> Result<(), JournalError> {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let due = [self.peer.poll_timeout(), self.discovery.poll_timeout()].into_iter().flatten().min();
+            tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                event = self.events.next() => match event {
+                    Some(event) => self.on_net(event)?,
+                    None => break,
+                },
+                Some(command) = self.commands.recv() => self.on_command(command)?,
+                _ = self.produced.recv_many(&mut batch, BATCH) => self.on_produced(&mut batch)?,
+                () = sleep_until(due.map(clock::instant).unwrap_or_else(far)), if due.is_some() => self.on_timeout()?,
+            }
+        }
+        for (_, run) in std::mem::take(&mut self.state.runs) {
+            run.abort();
+        }
+        self.net.clone().shutdown().await;
+        Ok(())
+    }
+
+    fn on_timeout(&mut self) -> Result<(), JournalError> {
+        let now = clock::now();
+        self.discovery.handle_timeout(now);
+        self.peer.handle_timeout(now);
+        self.perform(now)
+    }
+
+    fn on_produced(&mut self, batch: &mut Vec<Produced>) -> Result<(), JournalError> {
+        let now = clock::now();
+        for Produced { run, production, permit } in batch.drain(..) {
+            self.state.permit = permit;
+            self.peer.handle(now, Event::Produced { run, production });
+            self.perform(now)?;
+            self.state.permit = None;
+        }
+        Ok(())
+    }
+
+    fn on_command(&mut self, command: Command) -> Result<(), JournalError> {
+        let now = clock::now();
+        match command {
+            Command::Cancel(job) => {
+                self.state.subscribers.remove(&job);
+                self.peer.handle(now, Event::Command(event::Command::Cancel { job }));
+            }
+            Command::Find(capability, reply) => {
+                let requirement = capability.map(any);
+                self.discovery.search(now, Asker::User(reply), requirement);
+            }
+            Command::Known(reply) => {
+                // An asker that is gone needs no answer.
+                let _ = reply.send(self.known(now));
+            }
+            Command::Submit(submission, subscriber) => {
+                self.state.subscribers.insert(submission.job, subscriber);
+                self.peer.handle(now, Event::Command(event::Command::Submit(*submission)));
+            }
+        }
+        self.perform(now)
+    }
+
+    fn on_net(&mut self, event: NetEvent) -> Result<(), JournalError> {
+        let now = clock::now();
+        match event {
+            NetEvent::BadPeer { peer, what } => self.blame(now, peer, translate::misconduct(what)),
+            NetEvent::BootstrapFailed { address, reason } => {
+                tracing::warn!(%address, %reason, "bootstrap failed");
+                self.joining.send_modify(|state| state.failures.push((address, reason)));
+            }
+            NetEvent::BootstrapSucceeded { address, .. } => tracing::info!(%address, "joined"),
+            NetEvent::Connected(peer) => {
+                self.joining.send_if_modified(|state| !std::mem::replace(&mut state.joined, true));
+                self.discovery.on_connected(now, peer);
+            }
+            NetEvent::Disconnected(peer) => self.discovery.on_disconnected(&peer),
+            NetEvent::Found { id, peers } => self.discovery.on_found(now, id, peers),
+            NetEvent::Frames { from, role, frames } => return self.on_frames(now, from, role, frames),
+            NetEvent::Gossip { from, topic, bytes, token } => self.on_gossip(now, from, (&topic, &bytes), token),
+            NetEvent::Listening(address) => tracing::info!(%address, "listening"),
+            NetEvent::Request { from, inbound, bytes } => self.on_request(now, from, inbound, &bytes),
+            NetEvent::Response { id, from, result } => self.on_response(now, id, from, result.ok()),
+            NetEvent::SessionClosed { peer, role, .. } => {
+                self.peer.handle(now, Event::Lost { peer, side: translate::side(role) });
+            }
+        }
+        self.perform(now)
+    }
+
+    fn on_frames(&mut self, now: Timestamp, from: PeerId, role: Role, frames: Vec<Vec<u8>>) -> Result<(), JournalError> {
+        let side = translate::side(role);
+        for bytes in frames {
+            match Frame::from_bytes(&bytes) {
+                Ok(frame) => self.peer.handle(now, Event::Frame { from, side, frame }),
+                Err(error) => self.blame(now, from, translate::evidence(error)),
+            }
+            self.perform(now)?;
+        }
+        Ok(())
+    }
+
+    fn on_gossip(&mut self, now: Timestamp, from: PeerId, (topic, bytes): (&str, &[u8]), token: GossipToken) {
+        let verdict = match Announcement::from_bytes(bytes) {
+            Ok(announcement) if translate::belongs(&self.network, topic, &announcement) => {
+                let Announcement::Job { closes, .. } = announcement;
+                let current = closes > now && closes <= now.after(MAX_AUCTION);
+                self.peer.handle(now, Event::Announced { from, announcement });
+                if current { Verdict::Accept } else { Verdict::Ignore }
+            }
+            Ok(_) => {
+                self.blame(now, from, Evidence::Unexpected);
+                Verdict::Reject
+            }
+            Err(error) => {
+                self.blame(now, from, translate::evidence(error));
+                Verdict::Reject
+            }
+        };
+        if self.net.judge(token, verdict).is_err() {
+            tracing::debug!("an announcement was not judged: the network is overloaded");
+        }
+    }
+
+    fn on_request(&mut self, now: Timestamp, from: PeerId, inbound: net::InboundId, bytes: &[u8]) {
+        match Request::from_bytes(bytes) {
+            Ok(request) => {
+                let id = event::InboundId(self.state.next_inbound);
+                self.state.next_inbound += 1;
+                if self.state.inbound.len() >= MAX_INBOUND {
+                    self.state.inbound.pop_front();
+                }
+                self.state.inbound.push_back((id, inbound));
+                self.peer.handle(now, Event::Request { from, inbound: id, request });
+            }
+            Err(error) => self.blame(now, from, translate::evidence(error)),
+        }
+    }
+
+    /// Odd numbers are the directory's questions, even ones the peer's.
+    fn on_response(&mut self, now: Timestamp, id: u64, from: PeerId, bytes: Option<Vec<u8>>) {
+        let answer = match bytes.map(|bytes| Response::from_bytes(&bytes)) {
+            Some(Ok(response)) => Some(response),
+            Some(Err(error)) => {
+                self.blame(now, from, translate::evidence(error));
+                None
+            }
+            None => None,
+        };
+        if id % 2 == 1 {
+            self.discovery.on_profile(now, id / 2, discovery::profile_of(answer));
+        } else {
+            self.peer.handle(now, Event::Answer { id: RequestId(id / 2), from, answer });
+        }
+    }
+
+    fn blame(&mut self, now: Timestamp, peer: PeerId, evidence: Evidence) {
+        // At debug level only: a stranger must not be able to fill the log.
+        tracing::debug!(peer = %peer.short(), ?evidence, "misbehaved");
+        self.peer.handle(now, Event::Misbehaved { peer, evidence });
+    }
+
+    /// Does everything that is to be done, in order.
+    fn perform(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        loop {
+            while let Some(action) = self.discovery.poll() {
+                self.discover(now, action);
+            }
+            let Some(output) = self.peer.poll_output() else { return Ok(()) };
+            self.perform_one(now, output)?;
+        }
+    }
+
+    fn perform_one(&mut self, now: Timestamp, output: Output) -> Result<(), JournalError> {
+        match output {
+            Output::Abort { run } => self.abort(run),
+            Output::Announce { root, announcement } => self.announce(&root, &announcement),
+            Output::Block { peer } => self.block(peer),
+            Output::Discover { query, requirement } => {
+                self.discovery.search(now, Asker::Peer(query), requirement);
+            }
+            Output::Frame { to, side, frame } => self.send(now, to, side, &frame),
+            Output::Notify { job, event } => self.notify(now, job, event),
+            Output::Provide { capabilities } => self.provide(&capabilities),
+            Output::Record(entry) => self.journal.append(&entry)?,
+            Output::Request { id, to, request } => self.request(now, id, to, &request),
+            Output::Respond { inbound, response } => self.respond(inbound, &response),
+            Output::Run(run) => self.start(now, *run),
+        }
+        Ok(())
+    }
+
+    fn discover(&mut self, now: Timestamp, action: Action) {
+        match action {
+            Action::Answer(Asker::Peer(query), profiles) => self.discovered(now, query, profiles),
+            Action::Answer(Asker::User(reply), mut profiles) => {
+                if !self.agents.offers().is_empty() {
+                    profiles.push(self.peer.profile(now));
+                }
+                let _ = reply.send(profiles);
+            }
+            Action::Fetch(id, peer) => {
+                if self.net.request(2 * id + 1, peer, Request::Profile.to_bytes()).is_err() {
+                    self.discovery.on_profile(now, id, None);
+                }
+            }
+            Action::Lookup(id, key) => {
+                if self.net.find(id, *key.as_bytes(), discovery::WANT).is_err() {
+                    self.discovery.on_found(now, id, Vec::new());
+                }
+            }
+        }
+    }
+
+    fn discovered(&mut self, now: Timestamp, query: QueryId, profiles: Vec<Verified<Profile>>) {
+        self.peer.handle(now, Event::Discovered { query, profiles });
+    }
+
+    fn send(&mut self, now: Timestamp, to: PeerId, side: Side, frame: &Frame) {
+        let permit = self.state.permit.take();
+        if self.net.frame(to, translate::role(side), frame.to_bytes(), permit).is_err() {
+            // Nobody reads fast enough on the other side, or the stream is gone: both end what was on it.
+            self.net.close_session(to, translate::role(side));
+            self.peer.handle(now, Event::Lost { peer: to, side });
+        }
+    }
+
+    fn request(&mut self, now: Timestamp, id: RequestId, to: PeerId, request: &Request) {
+        if self.net.request(2 * id.0, to, request.to_bytes()).is_err() {
+            self.peer.handle(now, Event::Answer { id, from: to, answer: None });
+        }
+    }
+
+    fn respond(&mut self, inbound: event::InboundId, response: &Response) {
+        let open = self.state.inbound.iter().position(|(id, _)| *id == inbound);
+        if let Some((_, inbound)) = open.and_then(|at| self.state.inbound.remove(at)) {
+            // The asker's own timeout is the mend for an answer that cannot be sent.
+            let _ = self.net.respond(inbound, response.to_bytes());
+        }
+    }
+
+    fn announce(&mut self, root: &Capability, announcement: &Announcement) {
+        let topic = translate::topic(&self.network, root);
+        if self.net.publish(topic, announcement.to_bytes()).is_err() {
+            tracing::warn!("a job was not announced: the network is overloaded");
+        }
+    }
+
+    fn block(&mut self, peer: PeerId) {
+        tracing::warn!(%peer, "blocked for breaking the protocol");
+        self.discovery.on_disconnected(&peer);
+        if self.net.block(peer).is_err() {
+            tracing::warn!(%peer, "could not be disconnected: the network is overloaded");
+        }
+    }
+
+    fn provide(&mut self, capabilities: &[Capability]) {
+        let keys = Key::all(capabilities).iter().map(|key| *key.as_bytes()).collect();
+        let roots = capabilities.iter().map(Capability::root);
+        let subscribed = roots.map(|root| self.net.subscribe(translate::topic(&self.network, &root)));
+        let provided = self.net.provide(keys);
+        if subscribed.chain([provided]).any(|done| done.is_err()) {
+            tracing::warn!("what this peer offers could not be announced: the network is overloaded");
+        }
+    }
+
+    fn start(&mut self, now: Timestamp, Run { run, order, input }: Run) {
+        let Some(agent) = self.agents.named(&order.agent) else {
+            let production = event::Production::Failed(protocol::JobError::Engine);
+            return self.peer.handle(now, Event::Produced { run, production });
+        };
+        let context = Context::new(run, self.productions.clone(), self.handle.clone());
+        let task = tokio::spawn(async move {
+            let outcome = agent.run(Job { order, input }, context.clone()).await;
+            context.finish(outcome).await;
+        });
+        self.state.runs.retain(|_, running| !running.is_finished());
+        self.state.runs.insert(run, task.abort_handle());
+    }
+
+    fn abort(&mut self, run: RunId) {
+        if let Some(running) = self.state.runs.remove(&run) {
+            running.abort();
+        }
+    }
+
+    fn notify(&mut self, now: Timestamp, job: JobId, event: JobEvent) {
+        if let JobEvent::Done(completion) = &event {
+            self.keep(completion);
+        }
+        let last = matches!(event, JobEvent::Done(_) | JobEvent::Failed(_));
+        let Some(subscriber) = self.state.subscribers.get(&job) else { return };
+        // The queue holds a whole answer, so it is full only when a subscriber that reads nothing gets reports of
+        // progress without end; those may be lost.
+        let gone = matches!(subscriber.try_send(event), Err(mpsc::error::TrySendError::Closed(_)));
+        if last || gone {
+            self.state.subscribers.remove(&job);
+        }
+        if gone && !last {
+            self.peer.handle(now, Event::Command(event::Command::Cancel { job }));
+        }
+    }
+
+    /// Keeps the receipt before anybody hears of it.
+    fn keep(&self, completion: &event::Completion) {
+        let Some(folder) = &self.receipts else { return };
+        let saved = ReceiptFile::of(&self.network, completion).and_then(|file| file.save(folder));
+        if let Err(error) = saved {
+            tracing::error!(%error, "a receipt could not be kept");
+        }
+    }
+
+    fn known(&self, now: Timestamp) -> Vec<KnownPeer> {
+        let profiles: BTreeMap<_, _> =
+            self.discovery.profiles(now).into_iter().map(|profile| (profile.signer(), profile)).collect();
+        let reputation = self.peer.reputation();
+        let accounts = self.peer.ledger().accounts().map(|(peer, _)| peer);
+        let mut peers: Vec<PeerId> = reputation.peers().chain(accounts).chain(profiles.keys().copied()).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        let known = |peer| KnownPeer {
+            peer,
+            profile: profiles.get(&peer).cloned(),
+            evidence: reputation.counts(&peer).collect(),
+            account: self.peer.ledger().account(&peer),
+        };
+        peers.into_iter().map(known).collect()
+    }
+}
+
+/// The weakest requirement: the capability alone.
+fn any(capability: Capability) -> Requirement {
+    Requirement { capability, model: None, context: 0, ceiling: None }
+}
+
+fn far() -> tokio::time::Instant {
+    clock::instant(Timestamp(u64::MAX / 2))
+}

@@ -1,0 +1,174 @@
+//! The handle of a running peer: what the command line, the local API, agents and tests hold.
+//!
+//! A handle only queues commands for the driver; answers come back through channels that are bounded by what can be
+//! in them. A [`JobStream`] that is dropped cancels its job.
+
+use crypto::{Network, PeerId, Verified};
+use protocol::event::{JobEvent, RunId, Submission};
+use protocol::job::Salt;
+use protocol::ledger::Account;
+use protocol::{Capability, Evidence, JobError, JobId, JobSpec, Profile};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::net::{self, Net};
+
+/// A running peer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) net: Net,
+    pub(crate) network: Network,
+    pub(crate) joined: watch::Receiver<Joining>,
+}
+
+/// How joining the mesh goes.
+#[derive(Clone, Debug, Default)]
+pub struct Joining {
+    /// True once a bootstrap address, or any other peer, has answered.
+    pub joined: bool,
+    /// Bootstrap addresses that have not, and why.
+    pub failures: Vec<(net::Address, net::BootstrapFailure)>,
+}
+
+/// What the driver is asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Cancel(JobId),
+    Find(Option<Capability>, oneshot::Sender<Vec<Verified<Profile>>>),
+    Known(oneshot::Sender<Vec<KnownPeer>>),
+    Submit(Box<Submission>, mpsc::Sender<JobEvent>),
+}
+
+/// What this peer knows of another one.
+#[derive(Clone, Debug)]
+pub struct KnownPeer {
+    /// Who.
+    pub peer: PeerId,
+    /// What it says of itself, while fresh.
+    pub profile: Option<Verified<Profile>>,
+    /// Facts about it.
+    pub evidence: Vec<(Evidence, u32)>,
+    /// What is owed in either direction.
+    pub account: Account,
+}
+
+/// The peer has stopped, or has more commands waiting than it can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer is stopping or overloaded; try again")]
+pub struct Unavailable;
+
+impl NodeHandle {
+    /// Who this is.
+    pub fn id(&self) -> PeerId {
+        self.net.me()
+    }
+
+    /// Which mesh it is part of.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Submits a job. Everything that happens to it comes through the stream.
+    ///
+    /// # Errors
+    /// [`JobError::Busy`] when the peer is overloaded, and what [`JobSpec::check`] finds.
+    pub fn submit(&self, spec: JobSpec) -> Result<JobStream, JobError> {
+        self.submit_for(None, spec)
+    }
+
+    pub(crate) fn submit_for(&self, run: Option<RunId>, spec: JobSpec) -> Result<JobStream, JobError> {
+        spec.check()?;
+        let chance = || Ok((JobId(clock::random()?), Salt(clock::random()?)));
+        let (job, salt) = chance().map_err(|_: clock::NoEntropy| JobError::Engine)?;
+        let capacity = spec.sampling.max_tokens as usize + OTHER_EVENTS;
+        let (events, stream) = mpsc::channel(capacity);
+        let submission = Box::new(Submission { job, salt, spec, run });
+        let busy = |_| JobError::Busy { retry_after_ms: 100 };
+        self.commands.try_send(Command::Submit(submission, events)).map_err(busy)?;
+        Ok(JobStream { job, events: stream, commands: self.commands.clone(), over: false })
+    }
+
+    /// Fresh profiles of peers that offer a capability; of all peers with anything on offer where there is none.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn find(&self, capability: Option<Capability>) -> Result<Vec<Verified<Profile>>, Unavailable> {
+        self.ask(|reply| Command::Find(capability, reply)).await
+    }
+
+    /// Everybody of whom something is known.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn known(&self) -> Result<Vec<KnownPeer>, Unavailable> {
+        self.ask(Command::Known).await
+    }
+
+    /// The network at this moment.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn snapshot(&self) -> Result<net::Snapshot, Unavailable> {
+        self.net.snapshot().await.map_err(|_| Unavailable)
+    }
+
+    /// Waits until any peer of the mesh answered, or all of `addresses` bootstrap addresses failed.
+    ///
+    /// # Errors
+    /// The addresses and what is wrong with each.
+    pub async fn join(&self, addresses: usize) -> Result<(), Vec<(net::Address, net::BootstrapFailure)>> {
+        let mut joined = self.joined.clone();
+        let settled = joined.wait_for(|state| state.joined || state.failures.len() >= addresses).await;
+        match settled {
+            Ok(state) if state.joined => Ok(()),
+            Ok(state) => Err(state.failures.clone()),
+            Err(_) => Err(Vec::new()),
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|_| Unavailable)?;
+        answer.await.map_err(|_| Unavailable)
+    }
+}
+
+/// Bids (at most 64), starts, reports of progress and the last event: everything in a job's stream but its tokens.
+const OTHER_EVENTS: usize = 512;
+
+/// The events of one job. Dropping it before the last event cancels the job.
+#[derive(Debug)]
+pub struct JobStream {
+    job: JobId,
+    events: mpsc::Receiver<JobEvent>,
+    commands: mpsc::Sender<Command>,
+    over: bool,
+}
+
+impl JobStream {
+    /// The job's name.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// The next event; `None` after [`JobEvent::Done`] or [`JobEvent::Failed`]. A peer that stops in between fails
+    /// the job. Cancel-safe.
+    pub async fn next(&mut self) -> Option<JobEvent> {
+        if self.over {
+            return None;
+        }
+        let event = self.events.recv().await.unwrap_or(JobEvent::Failed(JobError::Cancelled));
+        self.over = matches!(event, JobEvent::Done(_) | JobEvent::Failed(_));
+        Some(event)
+    }
+}
+
+impl Drop for JobStream {
+    fn drop(&mut self) {
+        if !self.over {
+            // When the queue is full the driver finds the stream closed at the job's next event, and cancels then.
+            let _ = self.commands.try_send(Command::Cancel(self.job));
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! A job: what is wanted, of whom, from what input, within which limits.
+//!
+//! The wire types hold the whole vocabulary of the SPEC, also what nothing fills yet (`score`, `embed`, `call`,
+//! constraints): adding a meaning later must not change a byte today. What is reserved answers `unsupported`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crypto::{Digest, Hasher};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::Feature;
+use crate::{Capability, Credits, JobError, Price, Timestamp, codec};
+
+/// The name of a job: 16 random bytes chosen by its requester. Prints as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub [u8; 16]);
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    /// Run a tool (reserved).
+    Call,
+    /// Vectors for texts (reserved).
+    Embed,
+    /// Tokens that follow an input.
+    #[default]
+    Generate,
+    /// Log-probabilities of given tokens (reserved).
+    Score,
+}
+
+impl JobKind {
+    /// Refuses what is reserved.
+    ///
+    /// # Errors
+    /// [`JobError::Unsupported`].
+    pub fn check(self, constraint: Option<Digest>) -> Result<(), JobError> {
+        match (self, constraint) {
+            (Self::Generate, None) => Ok(()),
+            (Self::Generate, Some(_)) => Err(JobError::Unsupported { feature: Feature::Constraint }),
+            (Self::Call | Self::Embed | Self::Score, _) => {
+                Err(JobError::Unsupported { feature: Feature::JobKind })
+            }
+        }
+    }
+}
+
+/// What a provider must have to be asked at all. Goes to strangers: holds nothing of the input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// The capability, or an ancestor of it.
+    pub capability: Capability,
+    /// Exactly this model, by digest of its file or manifest.
+    pub model: Option<Digest>,
+    /// Tokens of context that the model must have.
+    pub context: u32,
+    /// The most that may be asked.
+    pub ceiling: Option<Price>,
+}
+
+/// Who speaks in a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The model.
+    Assistant,
+    /// Instructions.
+    System,
+    /// A tool's result.
+    Tool,
+    /// The person or program that asks.
+    User,
+}
+
+/// One turn of a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+    /// The speaker's name, where several share a role.
+    pub name: Option<String>,
+}
+
+/// What the work starts from. Only ever shown to the provider that got the job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// A conversation; the model's own template renders it.
+    Chat(Vec<ChatMessage>),
+    /// Arguments of a tool as JSON text (reserved).
+    Json(String),
+    /// Raw text, rendered by nothing.
+    Text(String),
+    /// Token ids of the model named in the requirement.
+    Tokens(Vec<u32>),
+}
+
+impl Input {
+    /// The salted commitment that may be shown before the input is: without the 16 random bytes of `salt`, a short
+    /// prompt could be guessed from its digest.
+    pub fn commitment(&self, salt: &Salt) -> Digest {
+        Hasher::new("request").part(&salt.0).part(&codec::encode(self)).finish()
+    }
+
+    /// Refuses what is reserved, empty or too long.
+    ///
+    /// # Errors
+    /// [`JobError::Invalid`] or [`JobError::Unsupported`].
+    pub fn check(&self) -> Result<(), JobError> {
+        if matches!(self, Self::Json(_)) {
+            return Err(JobError::Unsupported { feature: Feature::Input });
+        }
+        if self.is_empty() || self.len() > JobSpec::MAX_INPUT {
+            let range = format!("must have between 1 and {} bytes", JobSpec::MAX_INPUT);
+            return Err(JobError::invalid("input", &range));
+        }
+        Ok(())
+    }
+
+    /// Size in bytes of what the requester wrote.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Chat(messages) => messages.iter().map(|m| m.content.len()).sum(),
+            Self::Json(text) | Self::Text(text) => text.len(),
+            Self::Tokens(ids) => 4 * ids.len(),
+        }
+    }
+
+    /// True when there is nothing to work on.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// 16 random bytes that keep a commitment from being guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Salt(pub [u8; 16]);
+
+/// How the next token is chosen; the order in which these apply is the engine profile's (SPEC §7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Longest answer in tokens.
+    pub max_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Nucleus; 1 is off.
+    pub top_p: f32,
+    /// How many candidates; 0 is off.
+    pub top_k: u32,
+    /// Floor relative to the best candidate; 0 is off.
+    pub min_p: f32,
+    /// Divides logits of tokens already seen; 1 is off.
+    pub repeat_penalty: f32,
+    /// Per occurrence in the answer so far; 0 is off.
+    pub frequency_penalty: f32,
+    /// Once for any occurrence in the answer so far; 0 is off.
+    pub presence_penalty: f32,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// The requester's seed: the noise of every choice follows from it and from nothing of the provider's.
+    pub seed: u64,
+    /// Which of several answers to one prompt this is.
+    pub choice: u32,
+}
+
+impl Sampling {
+    /// Longest answer anybody may order; bounds every queue that holds one.
+    pub const MAX_TOKENS: u32 = 32_768;
+    /// Most stop texts, and the most bytes in one of them.
+    pub const MAX_STOPS: (usize, usize) = (16, 256);
+
+    /// Refuses what no engine could do.
+    ///
+    /// # Errors
+    /// [`JobError::Invalid`] naming the field.
+    pub fn check(&self) -> Result<(), JobError> {
+        let within = |name: &str, value: f32, low: f32, high: f32| {
+            let fits = value.is_finite() && value >= low && value <= high;
+            fits.then_some(())
+                .ok_or_else(|| JobError::invalid(name, &format!("must be between {low} and {high}")))
+        };
+        within("temperature", self.temperature, 0.0, 10.0)?;
+        within("top_p", self.top_p, 0.0, 1.0)?;
+        within("min_p", self.min_p, 0.0, 1.0)?;
+        within("repeat_penalty", self.repeat_penalty, 0.01, 10.0)?;
+        within("frequency_penalty", self.frequency_penalty, -10.0, 10.0)?;
+        within("presence_penalty", self.presence_penalty, -10.0, 10.0)?;
+        if !(1..=Self::MAX_TOKENS).contains(&self.max_tokens) {
+            let range = format!("must be between 1 and {}", Self::MAX_TOKENS);
+            return Err(JobError::invalid("max_tokens", &range));
+        }
+        let (count, len) = Self::MAX_STOPS;
+        if self.stop.len() > count || self.stop.iter().any(|s| s.is_empty() || s.len() > len) {
+            return Err(JobError::invalid("stop", &format!("takes up to {count} texts of 1 to {len} bytes")));
+        }
+        if self.choice != 0 {
+            return Err(JobError::Unsupported { feature: Feature::Choices });
+        }
+        Ok(())
+    }
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            max_tokens: 256,
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            stop: Vec::new(),
+            seed: 0,
+            choice: 0,
+        }
+    }
+}
+
+/// The right to spend and to spawn. It only shrinks on the way down (see [`crate::mandate`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Everything that the job and all its descendants may cost.
+    pub budget: Credits,
+    /// How deep sub-jobs may nest; 0 allows none.
+    pub depth: u8,
+    /// How many sub-jobs the job itself may submit.
+    pub children: u16,
+    /// When it must be done.
+    pub deadline: Timestamp,
+}
+
+impl Limits {
+    /// Most sub-jobs of one job: the receipt lists each of them.
+    pub const MAX_CHILDREN: u16 = 1024;
+
+    /// Refuses more sub-jobs than a receipt can list.
+    ///
+    /// # Errors
+    /// [`JobError::Invalid`].
+    pub fn check(&self) -> Result<(), JobError> {
+        if self.children <= Self::MAX_CHILDREN {
+            return Ok(());
+        }
+        Err(JobError::invalid("children", &format!("must be at most {}", Self::MAX_CHILDREN)))
+    }
+}
+
+/// How a provider is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choosing {
+    /// Announce to the mesh, wait for sealed bids, take the best at the deadline.
+    Auction,
+    /// Ask a few sampled providers and take the best of their quotes.
+    #[default]
+    Direct,
+}
+
+/// A job as its requester describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// What is to be done.
+    pub kind: JobKind,
+    /// What the provider must have.
+    pub requirement: Requirement,
+    /// Only this peer.
+    pub provider: Option<crypto::PeerId>,
+    /// How to choose otherwise.
+    pub choosing: Choosing,
+    /// What the work starts from.
+    pub input: Input,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// What it may cost and spawn, and until when.
+    pub limits: Limits,
+    /// Digest of a schema or grammar that the answer must obey (reserved).
+    pub constraint: Option<Digest>,
+    /// The job that this one is a part of.
+    pub parent: Option<JobId>,
+}
+
+impl JobSpec {
+    /// Largest input in bytes. The largest frame holds it.
+    pub const MAX_INPUT: usize = 1 << 20;
+
+    /// Refuses what no provider could accept, before anything is sent.
+    ///
+    /// # Errors
+    /// [`JobError::Invalid`] or [`JobError::Unsupported`].
+    pub fn check(&self) -> Result<(), JobError> {
+        self.kind.check(self.constraint)?;
+        self.input.check()?;
+        self.limits.check()?;
+        self.sampling.check()
+    }
+}
+
+/// What is not a job's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a job's name has 32 hexadecimal digits")]
+pub struct ParseJobIdError;
+
+impl FromStr for JobId {
+    type Err = ParseJobIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| hex).ok_or(ParseJobIdError)?;
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JobId({self})")
+    }
+}
+
+impl Serialize for JobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        } else {
+            <[u8; 16]>::deserialize(deserializer).map(Self)
+        }
+    }
+}

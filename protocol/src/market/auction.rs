@@ -1,0 +1,403 @@
+//! The requester's side of the market: from a job to a provider that promised to do it.
+//!
+//! ```text
+//!            ┌ direct: ask up to three ┐
+//! discover ──┤                         ├─▶ collect bids ─▶ award ─▶ (refused: next bid, then discover again)
+//!            └ auction: announce       ┘        │
+//!      └ nothing found: sample the root key ────┴─▶ fail, and say what *is* on offer
+//! ```
+//!
+//! Bids are compared by price for the whole job, then by expected time, then by faults, then by key; so two peers
+//! that hold the same bids choose the same winner. A bidder that breaks its promise is never asked again for that job.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crypto::{Digest, Hasher, PeerId, Verified};
+
+use crate::job::Choosing;
+use crate::message::{Announcement, Ask, Bid};
+use crate::{Capability, Credits, Evidence, JobError, JobId, JobSpec, Profile, Timestamp, Usage};
+
+/// What the auctions want done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Publish.
+    Announce(Announcement),
+    /// Ask one peer for a bid.
+    Ask {
+        /// Whom.
+        to: PeerId,
+        /// For what.
+        ask: Ask,
+    },
+    /// This bid won.
+    Award {
+        /// The job.
+        job: JobId,
+        /// The winner.
+        bid: Box<Verified<Bid>>,
+    },
+    /// Search for providers of the job, or, with `sample`, for anything that is on offer.
+    Discover {
+        /// The job.
+        job: JobId,
+        /// Anything at all.
+        sample: bool,
+    },
+    /// The job found no provider.
+    Fail {
+        /// The job.
+        job: JobId,
+        /// Why.
+        error: JobError,
+    },
+    /// A peer did something worth remembering.
+    Observe {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        evidence: Evidence,
+    },
+    /// A bid came in.
+    Offer {
+        /// The job.
+        job: JobId,
+        /// The bid.
+        bid: Box<Verified<Bid>>,
+    },
+}
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// A search, in milliseconds. Longer than a lookup over a wide network takes.
+    pub discovery: u64,
+    /// Direct quotes, in milliseconds. Whoever is slower than this to quote would be slow to work.
+    pub quotes: u64,
+    /// Sealed bids, in milliseconds: gossip reaches a thousand peers in a fraction of it.
+    pub bids: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { discovery: 6_000, quotes: 2_500, bids: 800 }
+    }
+}
+
+/// Peers asked for a quote at once: two or three random choices are nearly as good as asking all.
+const QUOTES: usize = 3;
+/// Bids kept per job. An announcement may reach thousands; the best of the first are enough.
+const MAX_BIDS: usize = 64;
+/// Rounds of discovery per job before giving up.
+const MAX_ROUNDS: u32 = 3;
+/// Names in the sample of what is on offer.
+const SAMPLE: usize = 8;
+
+/// All auctions of this peer.
+#[derive(Debug, Default)]
+pub struct Auctions {
+    config: Config,
+    auctions: BTreeMap<JobId, Auction>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Auction {
+    spec: JobSpec,
+    ask: Ask,
+    stage: Stage,
+    rounds: u32,
+    /// Everybody who was ever asked, so that nobody is asked twice.
+    asked: BTreeSet<PeerId>,
+    /// Everybody whose bid was ever taken, so that nobody's second bid counts, not even after a broken promise.
+    spoke: BTreeSet<PeerId>,
+    /// Asked and silent so far.
+    silent: BTreeSet<PeerId>,
+    bids: Vec<Scored>,
+    /// The best refusal so far, to be shown when nobody takes the job.
+    refusal: Option<JobError>,
+}
+
+#[derive(Debug)]
+struct Scored {
+    bid: Verified<Bid>,
+    faults: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Awarded,
+    Collecting { closes: Timestamp },
+    Discovering { until: Timestamp },
+    Sampling { until: Timestamp },
+}
+
+impl Auctions {
+    /// Auctions with their patience.
+    pub fn new(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// A job looks for a provider. `input` is the salted commitment to its input.
+    pub fn open(&mut self, now: Timestamp, job: JobId, spec: JobSpec, input: Digest) {
+        let ask = Ask {
+            job,
+            requirement: spec.requirement.clone(),
+            input,
+            input_len: u32::try_from(spec.input.len()).unwrap_or(u32::MAX),
+            max_tokens: spec.sampling.max_tokens,
+            deadline: spec.limits.deadline,
+        };
+        let auction = Auction {
+            stage: Stage::Awarded,
+            rounds: 0,
+            asked: BTreeSet::new(),
+            spoke: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            bids: Vec::new(),
+            refusal: None,
+            spec,
+            ask,
+        };
+        self.auctions.insert(job, auction);
+        self.start_round(now, job);
+    }
+
+    /// A search came back. `profiles` are fresh, verified and not of blocked peers.
+    pub fn on_discovered(
+        &mut self,
+        now: Timestamp,
+        job: JobId,
+        sample: bool,
+        profiles: &[Verified<Profile>],
+    ) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        match (auction.stage, sample) {
+            (Stage::Discovering { .. }, false) => {
+                let candidates = auction.candidates(profiles);
+                self.solicit(now, job, candidates);
+            }
+            (Stage::Sampling { .. }, true) => {
+                let error = auction.nothing_offered(profiles);
+                self.fail(job, error);
+            }
+            _ => {}
+        }
+    }
+
+    /// A bid, by either way. `faults` is what is known against its signer.
+    pub fn on_bid(&mut self, now: Timestamp, from: PeerId, bid: Verified<Bid>, faults: u32) {
+        let Some(auction) = self.auctions.get_mut(&bid.job) else { return };
+        let job = bid.job;
+        auction.silent.remove(&from);
+        match auction.admits(now, from, &bid) {
+            Ok(()) => {
+                auction.asked.insert(from);
+                auction.spoke.insert(from);
+                self.outputs.push_back(Output::Offer { job, bid: Box::new(bid.clone()) });
+                auction.bids.push(Scored { bid, faults });
+            }
+            Err(Some(evidence)) => self.outputs.push_back(Output::Observe { peer: from, evidence }),
+            Err(None) => {}
+        }
+        self.close_when_all_spoke(now, job);
+    }
+
+    /// A peer that was asked said no, or nothing (`None`).
+    pub fn on_refusal(&mut self, now: Timestamp, job: JobId, from: PeerId, error: Option<JobError>) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        auction.silent.remove(&from);
+        match error {
+            Some(error) => auction.refusal = Some(error),
+            None => self.outputs.push_back(Output::Observe { peer: from, evidence: Evidence::Unreachable }),
+        }
+        self.close_when_all_spoke(now, job);
+    }
+
+    /// The winner failed before it delivered anything: on to the next bid, and then to the next round.
+    pub fn on_broken(&mut self, now: Timestamp, job: JobId, error: JobError) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        auction.refusal = Some(error);
+        auction.bids.retain(|scored| scored.bid.expires > now);
+        self.award(now, job);
+    }
+
+    /// The job is over, one way or the other.
+    pub fn close(&mut self, job: JobId) {
+        self.auctions.remove(&job);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        let due = |auction: &Auction| auction.stage.deadline().is_some_and(|deadline| deadline <= now);
+        let jobs: Vec<_> =
+            self.auctions.iter().filter(|(_, a)| due(a)).map(|(job, a)| (*job, a.stage)).collect();
+        for (job, stage) in jobs {
+            match stage {
+                Stage::Awarded => {}
+                Stage::Collecting { .. } => self.close_collection(now, job),
+                Stage::Discovering { .. } => self.on_discovered(now, job, false, &[]),
+                Stage::Sampling { .. } => self.on_discovered(now, job, true, &[]),
+            }
+        }
+    }
+
+    /// When [`Auctions::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.auctions.values().filter_map(|auction| auction.stage.deadline()).min()
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn start_round(&mut self, now: Timestamp, job: JobId) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        auction.rounds += 1;
+        match auction.spec.provider {
+            Some(provider) if auction.rounds == 1 => self.solicit(now, job, vec![provider]),
+            Some(_) => self.give_up(now, job),
+            None if auction.rounds > MAX_ROUNDS => self.give_up(now, job),
+            None => {
+                auction.stage = Stage::Discovering { until: now.after(self.config.discovery) };
+                self.outputs.push_back(Output::Discover { job, sample: false });
+            }
+        }
+    }
+
+    /// Asks, or announces to, those who were found.
+    fn solicit(&mut self, now: Timestamp, job: JobId, candidates: Vec<PeerId>) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        if candidates.is_empty() {
+            return self.give_up(now, job);
+        }
+        let announces = auction.spec.choosing == Choosing::Auction && auction.rounds == 1;
+        if announces && auction.spec.provider.is_none() {
+            let closes = now.after(self.config.bids);
+            auction.stage = Stage::Collecting { closes };
+            self.outputs.push_back(Output::Announce(Announcement::Job { ask: auction.ask.clone(), closes }));
+            return;
+        }
+        auction.stage = Stage::Collecting { closes: now.after(self.config.quotes) };
+        for to in candidates {
+            auction.asked.insert(to);
+            auction.silent.insert(to);
+            self.outputs.push_back(Output::Ask { to, ask: auction.ask.clone() });
+        }
+    }
+
+    /// Direct quotes need not wait for the deadline when everybody has answered; sealed bids do.
+    fn close_when_all_spoke(&mut self, now: Timestamp, job: JobId) {
+        let Some(auction) = self.auctions.get(&job) else { return };
+        let collecting = matches!(auction.stage, Stage::Collecting { .. });
+        let sealed = auction.spec.choosing == Choosing::Auction && auction.rounds == 1;
+        if collecting && auction.silent.is_empty() && (!sealed || auction.spec.provider.is_some()) {
+            self.award(now, job);
+        }
+    }
+
+    fn close_collection(&mut self, now: Timestamp, job: JobId) {
+        let silent = self.auctions.get_mut(&job).map(|a| std::mem::take(&mut a.silent)).unwrap_or_default();
+        let unreachable = |peer| Output::Observe { peer, evidence: Evidence::Unreachable };
+        self.outputs.extend(silent.into_iter().map(unreachable));
+        self.award(now, job);
+    }
+
+    fn award(&mut self, now: Timestamp, job: JobId) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        match auction.take_best() {
+            Some(bid) => {
+                auction.stage = Stage::Awarded;
+                self.outputs.push_back(Output::Award { job, bid: Box::new(bid) });
+            }
+            None => self.start_round(now, job),
+        }
+    }
+
+    /// Nobody is left to ask. Without any refusal nobody offers this at all, and the user learns what is offered.
+    fn give_up(&mut self, now: Timestamp, job: JobId) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        let asked = u32::try_from(auction.asked.len()).unwrap_or(u32::MAX);
+        match auction.refusal.take() {
+            Some(refusal) => self.fail(job, refusal),
+            None if asked > 0 => self.fail(job, JobError::NoTaker { asked }),
+            None => {
+                auction.stage = Stage::Sampling { until: now.after(self.config.discovery) };
+                self.outputs.push_back(Output::Discover { job, sample: true });
+            }
+        }
+    }
+
+    fn fail(&mut self, job: JobId, error: JobError) {
+        self.auctions.remove(&job);
+        self.outputs.push_back(Output::Fail { job, error });
+    }
+}
+
+impl Auction {
+    /// Whom to ask: those who could do it and were not asked yet, in an order that differs from job to job.
+    fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
+        let able = |p: &&Verified<Profile>| p.matching(&self.spec.requirement).next().is_some();
+        let new = |p: &&Verified<Profile>| !self.asked.contains(&p.signer());
+        let draw =
+            |peer: PeerId| (Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish(), peer);
+        let drawn: BTreeSet<_> = profiles.iter().filter(able).filter(new).map(|p| draw(p.signer())).collect();
+        drawn.into_iter().take(QUOTES).map(|(_, peer)| peer).collect()
+    }
+
+    fn nothing_offered(&self, profiles: &[Verified<Profile>]) -> JobError {
+        let names: BTreeSet<Capability> =
+            profiles.iter().flat_map(|p| p.agents.iter().map(|a| a.capability.clone())).collect();
+        JobError::NothingOffered {
+            capability: self.spec.requirement.capability.clone(),
+            sample: names.into_iter().take(SAMPLE).collect(),
+        }
+    }
+
+    /// Whether a bid counts; if not, what is to be held against its signer, if anything.
+    fn admits(&self, now: Timestamp, from: PeerId, bid: &Verified<Bid>) -> Result<(), Option<Evidence>> {
+        let Stage::Collecting { .. } = self.stage else { return Err(None) };
+        if bid.signer() != from {
+            return Err(Some(Evidence::BadSignature));
+        }
+        if bid.expires <= now {
+            return Err(Some(Evidence::Expired));
+        }
+        if self.spoke.contains(&from) {
+            return Err(Some(Evidence::Replayed));
+        }
+        let wrong_peer = self.spec.provider.is_some_and(|provider| provider != from);
+        if wrong_peer || !bid.offer.meets(&self.spec.requirement) {
+            return Err(Some(Evidence::Unexpected));
+        }
+        if self.bids.len() < MAX_BIDS { Ok(()) } else { Err(None) }
+    }
+
+    fn take_best(&mut self) -> Option<Verified<Bid>> {
+        let best = (0..self.bids.len()).min_by_key(|i| self.score(&self.bids[*i]))?;
+        Some(self.bids.swap_remove(best).bid)
+    }
+
+    /// Less is better: price of the longest answer, milliseconds until it is done, faults, key.
+    fn score(&self, scored: &Scored) -> (Credits, u64, u32, PeerId) {
+        // Four bytes a token is the usual rule of thumb; it is the same for all bids, so only the order matters.
+        let usage = Usage { prompt_tokens: self.ask.input_len / 4, completion_tokens: self.ask.max_tokens };
+        let Bid { offer, queue, .. } = scored.bid.value();
+        let speed = offer.speed;
+        let millis = |tokens: u32, rate: u32| u64::from(tokens) * 1000 / u64::from(rate.max(1));
+        let one = millis(usage.prompt_tokens, speed.prefill) + millis(usage.completion_tokens, speed.decode);
+        let time = one.saturating_mul(u64::from(*queue) + 1);
+        (offer.price.cost(usage).unwrap_or(Credits(u64::MAX)), time, scored.faults, scored.bid.signer())
+    }
+}
+
+impl Stage {
+    fn deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::Awarded => None,
+            Self::Collecting { closes } => Some(*closes),
+            Self::Discovering { until } | Self::Sampling { until } => Some(*until),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Jobs of ours, between the machines: submission → discovery → ask or announcement → award → done.
+
+use crypto::{PeerId, Signed, Verified};
+
+use super::{Job, LOOPED, MAX_JOBS, Peer};
+use crate::event::{
+    Completion, Event, InboundId, JobEvent, Output, QueryId, RequestId, RunId, Side, Submission,
+};
+use crate::ledger::{Direction, Entry};
+use crate::message::{Announcement, Ask, Bid, Frame, Request, Response};
+use crate::receipt::Order;
+use crate::{Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
+
+impl Peer {
+    pub(super) fn on_submission(&mut self, now: Timestamp, submission: Submission) {
+        let Submission { job, salt, mut spec, run } = submission;
+        let admitted = self.admit(job, &mut spec, run);
+        let input = spec.input.commitment(&salt);
+        if let Err(error) = admitted {
+            return self.outputs.push_back(Output::Notify { job, event: JobEvent::Failed(error) });
+        }
+        self.jobs.insert(job, Job { spec: spec.clone(), salt, run });
+        self.auctions.open(now, job, spec, input);
+    }
+
+    /// Checks a job, and for a sub-job takes its limits out of its parent's.
+    pub(super) fn admit(
+        &mut self,
+        job: JobId,
+        spec: &mut JobSpec,
+        run: Option<RunId>,
+    ) -> Result<(), JobError> {
+        spec.check()?;
+        if self.jobs.contains_key(&job) {
+            return Err(JobError::invalid("job", "is under way already"));
+        }
+        if self.jobs.len() >= MAX_JOBS {
+            return Err(JobError::Busy { retry_after_ms: 1000 });
+        }
+        if let Some(run) = run {
+            spec.limits = self.mandates.spawn(run, job, spec.limits)?;
+            spec.parent = self.provider.job_of(run);
+        }
+        Ok(())
+    }
+
+    pub(super) fn discover(&mut self, job: JobId, sample: bool) {
+        let Some(requirement) = self.jobs.get(&job).map(|job| job.spec.requirement.clone()) else { return };
+        let query = QueryId(self.fresh());
+        self.queries.insert(query, (job, sample));
+        let requirement = (!sample).then_some(requirement);
+        self.outputs.push_back(Output::Discover { query, requirement });
+    }
+
+    pub(super) fn on_discovered(
+        &mut self,
+        now: Timestamp,
+        query: QueryId,
+        mut profiles: Vec<Verified<Profile>>,
+    ) {
+        let Some((job, sample)) = self.queries.remove(&query) else { return };
+        profiles.retain(|p| {
+            p.is_fresh(now) && p.signer() != self.id() && !self.reputation.is_blocked(&p.signer())
+        });
+        if !self.bidder.offers().is_empty() {
+            profiles.push(self.profile(now));
+        }
+        self.auctions.on_discovered(now, job, sample, &profiles);
+    }
+
+    pub(super) fn ask(&mut self, to: PeerId, ask: Ask) {
+        let id = RequestId(self.fresh());
+        self.asked.insert(id, (ask.job, to));
+        let request = Request::Ask(ask);
+        if to == self.id() {
+            let inbound = InboundId(LOOPED | id.0);
+            self.looped.push_back(Event::Request { from: to, inbound, request });
+        } else {
+            self.outputs.push_back(Output::Request { id, to, request });
+        }
+    }
+
+    pub(super) fn on_answer(
+        &mut self,
+        now: Timestamp,
+        id: RequestId,
+        from: PeerId,
+        answer: Option<Response>,
+    ) {
+        let Some((job, to)) = self.asked.remove(&id).filter(|(_, to)| *to == from) else { return };
+        match answer {
+            Some(Response::Bid(bid)) => self.on_bid(now, to, job, bid),
+            Some(Response::Decline(error)) => self.auctions.on_refusal(now, job, to, Some(error)),
+            Some(_) => {
+                self.observe(to, Evidence::Unexpected);
+                self.auctions.on_refusal(now, job, to, Some(JobError::Engine));
+            }
+            None => self.auctions.on_refusal(now, job, to, None),
+        }
+    }
+
+    pub(super) fn on_bid(&mut self, now: Timestamp, from: PeerId, job: JobId, bid: Signed<Bid>) {
+        let verified =
+            bid.verify(&self.network).ok().filter(|bid| bid.signer() == from && bid.requester == self.id());
+        match verified {
+            Some(bid) if bid.job == job => {
+                let faults = self.reputation.faults(&from);
+                self.auctions.on_bid(now, from, bid, faults);
+            }
+            Some(_) => self.observe(from, Evidence::Unexpected),
+            None => {
+                self.observe(from, Evidence::BadSignature);
+                self.auctions.on_refusal(now, job, from, Some(JobError::Engine));
+            }
+        }
+    }
+
+    pub(super) fn announce(&mut self, announcement: Announcement) {
+        let Announcement::Job { ask, .. } = &announcement;
+        let root = ask.requirement.capability.root();
+        if !self.bidder.offers().is_empty() {
+            // Gossip does not return to its author; our own agents hear of it this way.
+            self.looped.push_back(Event::Announced { from: self.id(), announcement: announcement.clone() });
+        }
+        self.outputs.push_back(Output::Announce { root, announcement });
+    }
+
+    pub(super) fn order(&mut self, now: Timestamp, job: JobId, bid: &Verified<Bid>) {
+        let Some(Job { spec, salt, .. }) = self.jobs.get(&job) else { return };
+        let order = Order {
+            job,
+            parent: spec.parent,
+            kind: spec.kind,
+            provider: bid.signer(),
+            agent: bid.offer.agent.clone(),
+            capability: spec.requirement.capability.clone(),
+            model: bid.offer.model.as_ref().map(|model| model.digest),
+            input: spec.input.commitment(salt),
+            sampling: spec.sampling.clone(),
+            limits: spec.limits,
+            price: bid.price(),
+            bid: bid.digest(),
+            constraint: spec.constraint,
+            issued: now,
+        };
+        let (input, salt) = (spec.input.clone(), *salt);
+        let offer = Box::new(bid.offer.clone());
+        self.notify(job, JobEvent::Started { provider: bid.signer(), offer });
+        self.requester.open(now, order, input, salt);
+    }
+
+    /// Booked before it is acknowledged: a crash in between loses no debt.
+    pub(super) fn deliver(&mut self, job: JobId, provider: PeerId, completion: Box<Completion>) {
+        let (receipt, cost) = (completion.receipt.digest(), completion.receipt.cost);
+        self.book(Entry { receipt, peer: provider, direction: Direction::Spent, amount: cost });
+        let acknowledgement = completion.acknowledgement.clone();
+        self.send(provider, Side::Requester, Frame::Acknowledge { job, acknowledgement });
+        self.observe(provider, Evidence::Delivered);
+        self.close(job, Some(receipt));
+        self.outputs.push_back(Output::Notify { job, event: JobEvent::Done(completion) });
+    }
+
+    /// Ends a job without an answer.
+    pub(super) fn end(&mut self, job: JobId, error: JobError) {
+        self.requester.cancel(job);
+        if self.close(job, None) {
+            self.outputs.push_back(Output::Notify { job, event: JobEvent::Failed(error) });
+        }
+    }
+
+    pub(super) fn close(&mut self, job: JobId, receipt: Option<crypto::Digest>) -> bool {
+        self.auctions.close(job);
+        self.asked.retain(|_, (asked, _)| *asked != job);
+        self.queries.retain(|_, (queried, _)| *queried != job);
+        let Some(closed) = self.jobs.remove(&job) else { return false };
+        if let Some(run) = closed.run {
+            self.mandates.close(run, job, receipt);
+        }
+        true
+    }
+}

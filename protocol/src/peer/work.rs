@@ -1,0 +1,133 @@
+//! Work for others, between the machines: ask or announcement → bid → order → run → receipt → acknowledgement.
+
+use crypto::{PeerId, Signed, Verified};
+
+use super::{LOOPED, Peer};
+use crate::error::OrderFault;
+use crate::event::{Event, InboundId, Output, RequestId, RunId, Side};
+use crate::ledger::{Direction, Entry};
+use crate::message::{Announcement, Ask, Bid, Frame, Request, Response, Start};
+use crate::receipt::Receipt;
+use crate::session::provider::worst_cost;
+use crate::{AgentOffer, Capability, Evidence, JobError, JobId, Timestamp};
+
+impl Peer {
+    pub(super) fn on_offers(&mut self, offers: Vec<AgentOffer>) {
+        let capabilities: Vec<Capability> = offers.iter().map(|offer| offer.capability.clone()).collect();
+        self.bidder.offer(offers);
+        self.outputs.push_back(Output::Provide { capabilities });
+    }
+
+    pub(super) fn on_request(&mut self, now: Timestamp, from: PeerId, inbound: InboundId, request: Request) {
+        let response = match request {
+            Request::Ask(ask) => match self.bid(now, from, &ask) {
+                Ok(bid) => Response::Bid(bid),
+                Err(error) => Response::Decline(error),
+            },
+            Request::Bid(bid) => {
+                self.on_sealed_bid(now, from, bid);
+                Response::Received
+            }
+            Request::Profile => Response::Profile(self.profile(now).into_signed()),
+        };
+        if inbound.0 & LOOPED == 0 {
+            self.outputs.push_back(Output::Respond { inbound, response });
+        } else {
+            let id = RequestId(inbound.0 & !LOOPED);
+            self.looped.push_back(Event::Answer { id, from, answer: Some(response) });
+        }
+    }
+
+    /// A bid that nobody asked for by name says itself which job it is for: after its signature was looked at.
+    pub(super) fn on_sealed_bid(&mut self, now: Timestamp, from: PeerId, bid: Signed<Bid>) {
+        match bid.clone().verify(&self.network).map(|bid| bid.job) {
+            Ok(job) if self.jobs.contains_key(&job) => self.on_bid(now, from, job, bid),
+            Ok(_) => self.observe(from, Evidence::Expired),
+            Err(_) => self.observe(from, Evidence::BadSignature),
+        }
+    }
+
+    pub(super) fn on_announcement(&mut self, now: Timestamp, from: PeerId, announcement: &Announcement) {
+        let Announcement::Job { ask, closes } = announcement;
+        if *closes <= now || self.reputation.is_blocked(&from) {
+            return;
+        }
+        let Ok(bid) = self.bid(now, from, ask) else { return };
+        if from == self.id() {
+            return self.on_bid(now, from, ask.job, bid);
+        }
+        let id = RequestId(self.fresh());
+        self.outputs.push_back(Output::Request { id, to: from, request: Request::Bid(bid) });
+    }
+
+    pub(super) fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Signed<Bid>, JobError> {
+        let bid = Signed::sign(&self.network, &self.key, self.bidder.bid(now, from, ask)?);
+        self.bidder.promise(bid.digest(), bid.value());
+        Ok(bid.into_signed())
+    }
+
+    pub(super) fn on_order(&mut self, now: Timestamp, from: PeerId, frame: Frame) {
+        match frame {
+            Frame::Start(start) => {
+                if let Err((job, error)) = self.start(now, from, start) {
+                    self.send(from, Side::Provider, Frame::Fail { job, error });
+                }
+            }
+            Frame::Cancel { job } => {
+                self.provider.on_cancel(from, job);
+                self.bidder.release(from, job);
+            }
+            Frame::Acknowledge { acknowledgement, .. } => {
+                self.provider.on_acknowledgement(from, acknowledgement)
+            }
+            _ => self.observe(from, Evidence::Unexpected),
+        }
+    }
+
+    pub(super) fn start(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        start: Start,
+    ) -> Result<(), (JobId, JobError)> {
+        // An order that does not even verify names no job that could be answered for; the zero id says so.
+        let named = start.order.clone().verify(&self.network).map_or(JobId([0; 16]), |order| order.job);
+        let admitted = self.provider.admit(now, from, &start);
+        let claimed = admitted.and_then(|order| {
+            let offer = self.bidder.claim(now, from, &order)?;
+            Ok((order, offer))
+        });
+        let (order, offer) = claimed.map_err(|error| {
+            self.blame(from, &error);
+            (named, error)
+        })?;
+        let (limits, own) = (order.limits, worst_cost(&order, 0).unwrap_or(order.limits.budget));
+        let run = self.provider.start(now, order, offer, start.input);
+        self.mandates.grant(run, limits, own);
+        Ok(())
+    }
+
+    /// What a refused order says of its sender.
+    pub(super) fn blame(&mut self, from: PeerId, error: &JobError) {
+        let JobError::Order { why } = error else { return };
+        let evidence = match why {
+            OrderFault::Commitment => Evidence::BadCommitment,
+            OrderFault::Expired | OrderFault::Lease => Evidence::Expired,
+            OrderFault::Replayed => Evidence::Replayed,
+            OrderFault::Signature => Evidence::BadSignature,
+        };
+        self.observe(from, evidence);
+    }
+
+    pub(super) fn on_closed(&mut self, run: RunId, requester: PeerId, job: JobId) {
+        self.bidder.release(requester, job);
+        for child in self.mandates.revoke(run) {
+            self.end(child, JobError::Cancelled);
+        }
+    }
+
+    pub(super) fn settle(&mut self, receipt: &Verified<Receipt>) {
+        let (digest, peer, amount) = (receipt.digest(), receipt.requester, receipt.cost);
+        self.book(Entry { receipt: digest, peer, direction: Direction::Earned, amount });
+    }
+}

@@ -1,0 +1,279 @@
+//! What a job leaves behind: the order that asked, the segments on the way, the receipt that answers for it.
+//!
+//! ```text
+//! requester: Order ──▶ provider: Segment, Segment, … Receipt ──▶ requester: Acknowledgement
+//! ```
+//!
+//! Each is signed by the one who speaks and names the one before by digest, so that nobody can later claim another
+//! question, another answer or another price. The receipt holds commitments only; the [`Opening`] that lifts them
+//! (input, salt, tokens) stays with the requester, who may show it or not.
+
+use crypto::signed::Malformed;
+use crypto::{Commitment, Digest, Hasher, Network, Payload, PeerId, Transcript};
+use serde::{Deserialize, Serialize};
+
+use crate::job::Salt;
+use crate::{Capability, Credits, Input, JobId, JobKind, Limits, Price, Sampling, Timestamp, Usage, codec};
+
+/// Tokens that one segment signature speaks for: what a provider that dies leaves behind is never older.
+pub const SEGMENT: u64 = 32;
+
+/// The requester's signed word: do this, for this price.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// The job.
+    pub job: JobId,
+    /// The job that this one is a part of.
+    pub parent: Option<JobId>,
+    /// What is to be done.
+    pub kind: JobKind,
+    /// By whom: an order shown to anybody else is void.
+    pub provider: PeerId,
+    /// The provider's agent, as its bid named it.
+    pub agent: String,
+    /// The capability that was asked for.
+    pub capability: Capability,
+    /// The model that the bid named.
+    pub model: Option<Digest>,
+    /// Salted commitment to the input ([`Input::commitment`]).
+    pub input: Digest,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// What the job may cost and spawn, and until when.
+    pub limits: Limits,
+    /// The price that the bid named.
+    pub price: Price,
+    /// The accepted bid.
+    pub bid: Digest,
+    /// Digest of a schema or grammar (reserved).
+    pub constraint: Option<Digest>,
+    /// When it was given.
+    pub issued: Timestamp,
+}
+
+impl Order {
+    /// How old an order may be when it arrives, in milliseconds; older ones are replays.
+    pub const LIFETIME: u64 = 60 * 1000;
+
+    /// True while a provider may accept it.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        now.since(self.issued) <= Self::LIFETIME && self.issued.since(now) <= Self::LIFETIME
+    }
+
+    /// An empty transcript for the answer: bound to the job, and so to nothing that ran before.
+    pub fn transcript(&self) -> Transcript {
+        Transcript::new(&self.job.0)
+    }
+}
+
+/// The provider's signed word for everything up to some token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The job.
+    pub job: JobId,
+    /// The order it answers.
+    pub order: Digest,
+    /// How many tokens are covered.
+    pub end: u64,
+    /// The running commitment after them.
+    pub commitment: Commitment,
+    /// Digest of the engine's hidden states over the segment (reserved).
+    pub activations: Option<Digest>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model said so.
+    EndOfText,
+    /// `max_tokens`, or the end of the context.
+    Length,
+    /// A stop text.
+    Stop,
+}
+
+/// The provider's signed statement: *this* model, given *this* input and *these* parameters, gave *this* output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The mesh it happened in.
+    pub network: Network,
+    /// The job.
+    pub job: JobId,
+    /// The job that this one is a part of.
+    pub parent: Option<JobId>,
+    /// What was done.
+    pub kind: JobKind,
+    /// For whom.
+    pub requester: PeerId,
+    /// The requester's order.
+    pub order: Digest,
+    /// By which agent of the provider.
+    pub agent: String,
+    /// Under which capability.
+    pub capability: Capability,
+    /// With which model; `None` cannot be replayed.
+    pub model: Option<Digest>,
+    /// On which engine profile.
+    pub engine: Option<String>,
+    /// Salted commitment to the input.
+    pub input: Digest,
+    /// Digest of the rendered prompt's token ids.
+    pub prompt: Option<Digest>,
+    /// The Unix time that the chat template was told, in seconds.
+    pub template_time: u64,
+    /// How tokens were chosen.
+    pub sampling: Sampling,
+    /// Commitment to every token's index, id and text.
+    pub output: Commitment,
+    /// Signed stretches of the answer and who signed each.
+    pub segments: Vec<SignedStretch>,
+    /// Why the answer ended.
+    pub finish: Finish,
+    /// What was read and written.
+    pub usage: Usage,
+    /// Price by 1000 tokens.
+    pub price: Price,
+    /// What is owed.
+    pub cost: Credits,
+    /// When the provider began.
+    pub started: Timestamp,
+    /// When it was done.
+    pub finished: Timestamp,
+    /// Digest of a schema or grammar (reserved).
+    pub constraint: Option<Digest>,
+    /// Receipts of sub-jobs whose outputs went in.
+    pub children: Vec<Digest>,
+}
+
+/// A stretch of the answer that one provider signed while it streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedStretch {
+    /// Who.
+    pub provider: PeerId,
+    /// How many tokens it covers, from the first.
+    pub end: u64,
+    /// The segment statement.
+    pub segment: Digest,
+}
+
+/// The requester's countersignature: I got this, and owe what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// The receipt.
+    pub receipt: Digest,
+}
+
+/// One token of an answer, as it travels and as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// The model's id; engines without ids commit to bytes.
+    pub id: Option<u32>,
+    /// Its text; empty while a character is incomplete.
+    pub text: String,
+}
+
+/// What lifts a receipt's commitments. Private to the requester.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The input.
+    pub input: Input,
+    /// What salted its commitment.
+    pub salt: Salt,
+    /// The answer, token by token.
+    pub output: Vec<Token>,
+}
+
+/// How a receipt and an opening, or a receipt and what was seen, can disagree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Mismatch {
+    /// The input is not the one that was committed to.
+    #[error("the input is not the one that the receipt commits to")]
+    Input,
+    /// The tokens are not the ones that were committed to.
+    #[error("the output is not the one that the receipt commits to")]
+    Output,
+    /// Price, cost or counts do not add up.
+    #[error("the receipt's counts and cost do not add up")]
+    Sum,
+    /// It answers another order.
+    #[error("the receipt answers another order")]
+    Order,
+}
+
+impl Receipt {
+    /// Checks a receipt against its opening.
+    ///
+    /// # Errors
+    /// [`Mismatch::Input`], [`Mismatch::Output`] or [`Mismatch::Sum`].
+    pub fn check_opening(&self, opening: &Opening) -> Result<(), Mismatch> {
+        if opening.input.commitment(&opening.salt) != self.input {
+            return Err(Mismatch::Input);
+        }
+        let mut transcript = Transcript::new(&self.job.0);
+        for token in &opening.output {
+            transcript.push(token.id, &token.text);
+        }
+        self.check_output(&transcript)
+    }
+
+    /// Checks the receipt's sums, and its output against what was seen.
+    ///
+    /// # Errors
+    /// [`Mismatch::Output`] or [`Mismatch::Sum`].
+    pub fn check_output(&self, seen: &Transcript) -> Result<(), Mismatch> {
+        if self.output != seen.commitment() {
+            return Err(Mismatch::Output);
+        }
+        let counted = u64::from(self.usage.completion_tokens) == seen.len();
+        let priced = self.price.cost(self.usage) == Some(self.cost);
+        if counted && priced { Ok(()) } else { Err(Mismatch::Sum) }
+    }
+
+    /// Checks that the receipt answers `order` and nothing else.
+    ///
+    /// # Errors
+    /// [`Mismatch::Order`] or [`Mismatch::Sum`].
+    pub fn check_order(&self, digest: Digest, order: &Order) -> Result<(), Mismatch> {
+        let same = self.order == digest
+            && (self.job, self.parent, self.kind) == (order.job, order.parent, order.kind)
+            && (&self.agent, &self.capability) == (&order.agent, &order.capability)
+            && (self.model, self.input, self.constraint) == (order.model, order.input, order.constraint)
+            && (&self.sampling, self.price) == (&order.sampling, order.price);
+        match same {
+            true if self.cost <= order.limits.budget => Ok(()),
+            true => Err(Mismatch::Sum),
+            false => Err(Mismatch::Order),
+        }
+    }
+}
+
+/// The digest that binds a rendered prompt: over its token ids, little endian.
+pub fn prompt_digest(ids: &[u32]) -> Digest {
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    Hasher::new("prompt").part(&bytes).finish()
+}
+
+/// The four statements encode alike; they differ in name and size.
+macro_rules! payload {
+    ($type:ty, $kind:literal, $cap:expr) => {
+        impl Payload for $type {
+            const KIND: &'static str = $kind;
+            const MAX_LEN: usize = $cap;
+
+            fn encode(&self) -> Vec<u8> {
+                codec::encode(self)
+            }
+
+            fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+                codec::decode(bytes).map_err(|_| Malformed)
+            }
+        }
+    };
+}
+
+payload!(Order, "order", 16 << 10);
+payload!(Segment, "segment", 256);
+payload!(Receipt, "receipt", 256 << 10);
+payload!(Acknowledgement, "acknowledgement", 64);

@@ -1,0 +1,357 @@
+//! The provider's side of a session: check the order, run the agent, answer for every token.
+//!
+//! An order starts work only if it is signed by the peer that sent it, addressed to this one, fresh, never seen
+//! before, backed by a lease, and if its input is the one it committed to. From then on each token extends the
+//! transcript, every 32nd is signed for, and the receipt speaks for the whole. A run ends early when it is
+//! cancelled, when its stream breaks or when its deadline passes; nothing is ever computed for nobody.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crypto::{Network, PeerId, SecretKey, Signed, Transcript, Verified};
+
+use crate::error::{Limit, OrderFault};
+use crate::event::{Production, Run, RunId};
+use crate::message::{Frame, Start};
+use crate::receipt::{self, Acknowledgement, Finish, Order, Receipt, Segment, SignedStretch, Token};
+use crate::{AgentOffer, Credits, Evidence, Input, JobError, JobId, Timestamp, Usage};
+
+/// What the sessions want done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Stop the agent.
+    Abort {
+        /// Which run.
+        run: RunId,
+    },
+    /// The run is over; free its place.
+    Close {
+        /// Which run.
+        run: RunId,
+        /// For whom it was.
+        requester: PeerId,
+        /// Which job.
+        job: JobId,
+    },
+    /// A peer did something worth remembering.
+    Observe {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        evidence: Evidence,
+    },
+    /// Start the agent.
+    Run(Box<Run>),
+    /// Send to the requester.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// What.
+        frame: Frame,
+    },
+    /// The requester countersigned: book it.
+    Settled {
+        /// The receipt.
+        receipt: Box<Verified<Receipt>>,
+    },
+}
+
+/// Receipts waiting for their countersignature. A requester that never acknowledges costs one entry here and is
+/// forgotten with the oldest; at 64 running jobs this is a few minutes of patience.
+const MAX_UNACKNOWLEDGED: usize = 1024;
+
+/// All jobs that we do for others.
+#[derive(Debug)]
+pub struct Provider {
+    network: Network,
+    key: SecretKey,
+    runs: BTreeMap<RunId, Work>,
+    by_job: BTreeMap<(PeerId, JobId), RunId>,
+    next: u64,
+    unacknowledged: VecDeque<Verified<Receipt>>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Work {
+    order: Verified<Order>,
+    offer: AgentOffer,
+    transcript: Transcript,
+    segments: Vec<SignedStretch>,
+    prompt: Option<Rendered>,
+    started: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rendered {
+    tokens: u32,
+    digest: crypto::Digest,
+    template_time: u64,
+}
+
+impl Provider {
+    /// No work yet; segments and receipts are signed with `key`.
+    pub fn new(network: Network, key: SecretKey) -> Self {
+        Self {
+            network,
+            key,
+            runs: BTreeMap::new(),
+            by_job: BTreeMap::new(),
+            next: 0,
+            unacknowledged: VecDeque::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Lets an order in, or says why not. Freshness and addressee are checked here, the lease by the bidder.
+    ///
+    /// # Errors
+    /// [`JobError::Order`], what [`crate::JobSpec::check`] would say of such a job, or [`JobError::Limit`].
+    pub fn admit(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        start: &Start,
+    ) -> Result<Verified<Order>, JobError> {
+        let refuse = |why| JobError::Order { why };
+        let order = start.order.clone().verify(&self.network).map_err(|_| refuse(OrderFault::Signature))?;
+        if order.signer() != from || order.provider != self.key.peer_id() {
+            return Err(refuse(OrderFault::Signature));
+        }
+        if !order.is_fresh(now) {
+            return Err(refuse(OrderFault::Expired));
+        }
+        if self.by_job.contains_key(&(from, order.job)) {
+            return Err(refuse(OrderFault::Replayed));
+        }
+        if start.input.commitment(&start.salt) != order.input {
+            return Err(refuse(OrderFault::Commitment));
+        }
+        order.kind.check(order.constraint)?;
+        start.input.check()?;
+        order.limits.check()?;
+        order.sampling.check()?;
+        // A receipt over the budget would be a fault of ours, so the longest answer must fit before it is begun.
+        if worst_cost(&order, 0).is_none_or(|cost| cost > order.limits.budget) {
+            return Err(JobError::Limit { limit: Limit::Budget });
+        }
+        Ok(order)
+    }
+
+    /// Starts work on an order that was let in and whose lease was claimed. Returns the run's name.
+    pub fn start(
+        &mut self,
+        now: Timestamp,
+        order: Verified<Order>,
+        offer: AgentOffer,
+        input: Input,
+    ) -> RunId {
+        let run = RunId(self.next);
+        self.next += 1;
+        self.by_job.insert((order.signer(), order.job), run);
+        let work = Work {
+            transcript: order.transcript(),
+            order: order.clone(),
+            offer,
+            segments: Vec::new(),
+            prompt: None,
+            started: now,
+        };
+        self.runs.insert(run, work);
+        self.outputs.push_back(Output::Run(Box::new(Run { run, order, input })));
+        run
+    }
+
+    /// The agent got on.
+    pub fn on_production(
+        &mut self,
+        now: Timestamp,
+        run: RunId,
+        production: Production,
+        children: Vec<crypto::Digest>,
+    ) {
+        let Some(work) = self.runs.get_mut(&run) else { return };
+        let (to, job) = (work.order.signer(), work.order.job);
+        match production {
+            Production::Failed(error) => self.fail(run, error),
+            Production::Finished(finish) => self.finish(now, run, finish, children),
+            Production::Progress { done, of } => {
+                self.outputs.push_back(Output::Send { to, frame: Frame::Progress { job, done, of } });
+            }
+            Production::Prompt { tokens, digest, template_time } => {
+                work.prompt = Some(Rendered { tokens, digest, template_time });
+                if worst_cost(&work.order, tokens).is_none_or(|cost| cost > work.order.limits.budget) {
+                    self.outputs.push_back(Output::Abort { run });
+                    self.fail(run, JobError::Limit { limit: Limit::Budget });
+                }
+            }
+            Production::Token(token) => self.on_token(run, token),
+        }
+    }
+
+    /// The requester took the job back.
+    pub fn on_cancel(&mut self, from: PeerId, job: JobId) {
+        if let Some(run) = self.by_job.get(&(from, job)).copied() {
+            self.outputs.push_back(Output::Abort { run });
+            self.close(run);
+        }
+    }
+
+    /// The requester countersigned.
+    pub fn on_acknowledgement(&mut self, from: PeerId, acknowledgement: Signed<Acknowledgement>) {
+        let verified = acknowledgement.verify(&self.network).ok().filter(|a| a.signer() == from);
+        let Some(acknowledgement) = verified else {
+            return self.outputs.push_back(Output::Observe { peer: from, evidence: Evidence::BadSignature });
+        };
+        let ours = |r: &Verified<Receipt>| r.digest() == acknowledgement.receipt && r.requester == from;
+        match self.unacknowledged.iter().position(ours).and_then(|i| self.unacknowledged.remove(i)) {
+            Some(receipt) => self.outputs.push_back(Output::Settled { receipt: Box::new(receipt) }),
+            None => self.outputs.push_back(Output::Observe { peer: from, evidence: Evidence::Replayed }),
+        }
+    }
+
+    /// The stream to a requester broke: nobody is left to hear the answers.
+    pub fn on_lost(&mut self, peer: PeerId) {
+        let runs: Vec<_> =
+            self.runs.iter().filter(|(_, w)| w.order.signer() == peer).map(|(run, _)| *run).collect();
+        for run in runs {
+            self.outputs.push_back(Output::Abort { run });
+            self.close(run);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        let late: Vec<_> =
+            self.runs.iter().filter(|(_, w)| w.order.limits.deadline <= now).map(|(run, _)| *run).collect();
+        for run in late {
+            self.outputs.push_back(Output::Abort { run });
+            self.fail(run, JobError::DeadlineExceeded);
+        }
+    }
+
+    /// When [`Provider::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.runs.values().map(|work| work.order.limits.deadline).min()
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The job that a run works on.
+    pub fn job_of(&self, run: RunId) -> Option<JobId> {
+        self.runs.get(&run).map(|work| work.order.job)
+    }
+
+    fn on_token(&mut self, run: RunId, token: Token) {
+        let Some(work) = self.runs.get_mut(&run) else { return };
+        let (to, job, index) = (work.order.signer(), work.order.job, work.transcript.len());
+        // One piece more than tokens: text that an engine held back for a stop that never came has no token of its own.
+        if index > u64::from(work.order.sampling.max_tokens) {
+            self.outputs.push_back(Output::Abort { run });
+            return self.fail(run, JobError::Engine);
+        }
+        let commitment = work.transcript.push(token.id, &token.text);
+        self.outputs.push_back(Output::Send { to, frame: Frame::Token { job, index, token, commitment } });
+        if work.transcript.len() % receipt::SEGMENT == 0 {
+            let segment = work.sign_segment(&self.network, &self.key);
+            self.outputs.push_back(Output::Send { to, frame: Frame::Segment { job, segment } });
+        }
+    }
+
+    fn finish(&mut self, now: Timestamp, run: RunId, finish: Finish, children: Vec<crypto::Digest>) {
+        let Some(work) = self.runs.get(&run) else { return };
+        let Some(receipt) = work.receipt(&self.network, now, finish, children) else {
+            return self.fail(run, JobError::Engine);
+        };
+        let (to, job) = (work.order.signer(), work.order.job);
+        let receipt = Signed::sign(&self.network, &self.key, receipt);
+        let frame = Frame::Finish { job, receipt: receipt.signed().clone() };
+        self.outputs.push_back(Output::Send { to, frame });
+        if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED {
+            self.unacknowledged.pop_front();
+        }
+        self.unacknowledged.push_back(receipt);
+        self.close(run);
+    }
+
+    fn fail(&mut self, run: RunId, error: JobError) {
+        if let Some(work) = self.runs.get(&run) {
+            let (to, job) = (work.order.signer(), work.order.job);
+            self.outputs.push_back(Output::Send { to, frame: Frame::Fail { job, error } });
+            self.close(run);
+        }
+    }
+
+    fn close(&mut self, run: RunId) {
+        let Some(work) = self.runs.remove(&run) else { return };
+        let (requester, job) = (work.order.signer(), work.order.job);
+        self.by_job.remove(&(requester, job));
+        self.outputs.push_back(Output::Close { run, requester, job });
+    }
+}
+
+/// What the longest answer (with the piece that may follow its last token) to a prompt of so many tokens costs; `None`
+/// where that cannot be counted.
+pub(crate) fn worst_cost(order: &Order, prompt_tokens: u32) -> Option<Credits> {
+    let completion_tokens = order.sampling.max_tokens.saturating_add(1);
+    order.price.cost(Usage { prompt_tokens, completion_tokens })
+}
+
+impl Work {
+    fn sign_segment(&mut self, network: &Network, key: &SecretKey) -> Signed<Segment> {
+        let segment = Segment {
+            job: self.order.job,
+            order: self.order.digest(),
+            end: self.transcript.len(),
+            commitment: self.transcript.commitment(),
+            activations: None,
+        };
+        let signed = Signed::sign(network, key, segment);
+        let stretch = SignedStretch { provider: key.peer_id(), end: segment.end, segment: signed.digest() };
+        self.segments.push(stretch);
+        signed.into_signed()
+    }
+
+    /// `None` only where the cost cannot be counted, which the check of the budget rules out.
+    fn receipt(
+        &self,
+        network: &Network,
+        now: Timestamp,
+        finish: Finish,
+        children: Vec<crypto::Digest>,
+    ) -> Option<Receipt> {
+        let order = self.order.value();
+        let usage = Usage {
+            prompt_tokens: self.prompt.map_or(0, |prompt| prompt.tokens),
+            completion_tokens: u32::try_from(self.transcript.len()).ok()?,
+        };
+        Some(Receipt {
+            network: network.clone(),
+            job: order.job,
+            parent: order.parent,
+            kind: order.kind,
+            requester: self.order.signer(),
+            order: self.order.digest(),
+            agent: order.agent.clone(),
+            capability: order.capability.clone(),
+            model: order.model,
+            engine: self.offer.model.as_ref().map(|model| model.engine.clone()),
+            input: order.input,
+            prompt: self.prompt.map(|prompt| prompt.digest),
+            template_time: self.prompt.map_or(0, |prompt| prompt.template_time),
+            sampling: order.sampling.clone(),
+            output: self.transcript.commitment(),
+            segments: self.segments.clone(),
+            finish,
+            usage,
+            price: order.price,
+            cost: order.price.cost(usage)?,
+            started: self.started,
+            finished: now,
+            constraint: order.constraint,
+            children,
+        })
+    }
+}

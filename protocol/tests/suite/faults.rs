@@ -1,0 +1,328 @@
+//! Providers that break the rules: what the requester throws away, and whom it blocks.
+
+use crypto::{Commitment, Digest, Network};
+use protocol::event::{Production, Side};
+use protocol::{
+    Credits, Event, Evidence, Finish, Frame, JobError, JobEvent, JobKind, Receipt, Usage,
+};
+
+use crate::values::*;
+use crate::world::{World, forge, resign};
+
+/// Peer 1 has a job with the honest peer 3 (job 9, unfinished) and one with peer 2 (job 1), whose frames are bent.
+fn provider_bent(tokens: u32, bend: impl FnMut(Frame) -> Vec<Frame> + 'static) -> World {
+    let mut world = World::of(3);
+    for seed in [2, 3] {
+        world.offer(peer(seed), vec![text_offer(1000)]);
+    }
+    world.script(peer(3), Vec::new());
+    world.submit(peer(1), job_id(9), for_peer(peer(3)));
+    world.script(peer(2), answer(tokens));
+    world.bend(peer(2), bend);
+    world.submit(peer(1), job_id(1), for_peer(peer(2)));
+    world
+}
+
+fn the_other_is_unharmed(world: &mut World) {
+    let run = world.runs(peer(3))[0].run;
+    for production in answer(40) {
+        world.produce(peer(3), run, production);
+    }
+    assert!(matches!(world.outcome(job_id(9)), Some(JobEvent::Done(_))), "another session is unharmed");
+    assert_eq!(world.evidence(peer(1), peer(3)), [(Evidence::Delivered, 1)]);
+}
+
+/// The job failed by the provider's fault, which blocks it; nothing is owed.
+fn convicts(mut world: World, evidence: Evidence) -> World {
+    let Some(JobEvent::Failed(error)) = world.outcome(job_id(1)) else { panic!("failed at once") };
+    assert_eq!(error, JobError::Misbehaved { evidence });
+    assert_eq!(world.evidence(peer(1), peer(2)), [(evidence, 1)]);
+    assert!(world.blocked(peer(1), peer(2)));
+    assert_eq!(world.peer(peer(1)).ledger().account(&peer(2)).spent, Credits::ZERO);
+    the_other_is_unharmed(&mut world);
+    world
+}
+
+/// Rewrites the token frame with this index.
+fn at(index: u64, mut bend: impl FnMut(Frame) -> Vec<Frame> + 'static) -> impl FnMut(Frame) -> Vec<Frame> {
+    move |frame| match frame {
+        Frame::Token { index: i, .. } if i == index => bend(frame),
+        frame => vec![frame],
+    }
+}
+
+/// Rewrites the receipt and signs it again.
+fn receipt(change: fn(&mut Receipt)) -> impl FnMut(Frame) -> Vec<Frame> {
+    move |frame| match frame {
+        Frame::Finish { job, receipt } => vec![Frame::Finish { job, receipt: resign(&receipt, 2, change) }],
+        frame => vec![frame],
+    }
+}
+
+#[test]
+fn a_provider_that_skips_an_index_is_blocked_at_that_token() {
+    let world = convicts(provider_bent(8, at(3, |_| vec![])), Evidence::SkippedIndex);
+    assert_eq!(world.tokens(job_id(1)), 3, "and nothing after the gap reached the user");
+}
+
+#[test]
+fn a_provider_that_repeats_an_index_is_blocked() {
+    convicts(provider_bent(8, at(3, |frame| vec![frame.clone(), frame])), Evidence::SkippedIndex);
+}
+
+#[test]
+fn a_provider_that_answers_longer_than_ordered_is_blocked() {
+    let mut world = provider_bent(0, |frame| vec![frame]);
+    world.script(peer(2), Vec::new());
+    let mut short = for_peer(peer(2));
+    short.sampling.max_tokens = 1;
+    world.submit(peer(1), job_id(2), short);
+    let mut transcript = crypto::Transcript::new(&job_id(2).0);
+    for index in 0..3 {
+        let (token, commitment) = (token(index), transcript.push(Some(index), &token(index).text));
+        let frame = Frame::Token { job: job_id(2), index: index.into(), token, commitment };
+        world.deliver(peer(1), Event::Frame { from: peer(2), side: Side::Requester, frame });
+    }
+    assert!(world.blocked(peer(1), peer(2)));
+    assert_eq!(world.tokens(job_id(2)), 2, "the token, and the piece that may be held back");
+}
+
+#[test]
+fn a_token_whose_text_or_id_was_changed_is_caught_at_that_token() {
+    for changed in [protocol::Token { id: Some(3), text: " lie".into() }, protocol::Token { id: None, text: " w3".into() }] {
+        let bend = at(3, move |frame| match frame {
+            Frame::Token { job, index, commitment, .. } => {
+                vec![Frame::Token { job, index, token: changed.clone(), commitment }]
+            }
+            frame => vec![frame],
+        });
+        let world = convicts(provider_bent(8, bend), Evidence::BadCommitment);
+        assert_eq!(world.tokens(job_id(1)), 3);
+    }
+}
+
+#[test]
+fn a_wrong_commitment_is_caught_at_that_token() {
+    let bend = at(0, |frame| match frame {
+        Frame::Token { job, index, token, .. } => {
+            let commitment = Commitment(Digest::of("test", b"wrong"));
+            vec![Frame::Token { job, index, token, commitment }]
+        }
+        frame => vec![frame],
+    });
+    let world = convicts(provider_bent(8, bend), Evidence::BadCommitment);
+    assert_eq!(world.tokens(job_id(1)), 0);
+}
+
+fn segment(bend: impl Fn(crypto::Signed<protocol::Segment>) -> Vec<crypto::Signed<protocol::Segment>> + 'static) -> impl FnMut(Frame) -> Vec<Frame> {
+    move |frame| match frame {
+        Frame::Segment { job, segment } => {
+            bend(segment).into_iter().map(|segment| Frame::Segment { job, segment }).collect()
+        }
+        frame => vec![frame],
+    }
+}
+
+#[test]
+fn a_segment_that_says_something_else_than_the_stream_blocks_its_provider() {
+    let changes: [fn(&mut protocol::Segment); 4] = [
+        |s| s.end = 31,
+        |s| s.commitment = Commitment(Digest::of("test", b"wrong")),
+        |s| s.order = Digest::of("test", b"order"),
+        |s| s.job = job_id(3),
+    ];
+    for change in changes {
+        convicts(provider_bent(40, segment(move |s| vec![resign(&s, 2, change)])), Evidence::BadCommitment);
+    }
+    convicts(provider_bent(40, segment(|s| vec![forge(&s)])), Evidence::BadSignature);
+    convicts(provider_bent(40, segment(|s| vec![resign(&s, 3, |_| ())])), Evidence::BadSignature);
+    convicts(provider_bent(40, segment(|s| vec![s.clone(), s])), Evidence::BadCommitment);
+}
+
+#[test]
+fn a_provider_that_does_not_sign_its_segments_gets_no_acknowledgement() {
+    convicts(provider_bent(40, segment(|_| vec![])), Evidence::BadReceipt);
+}
+
+#[test]
+fn a_receipt_with_any_bent_field_that_the_requester_knows_is_refused() {
+    let changes: [(&str, fn(&mut Receipt)); 20] = [
+        ("network", |r| r.network = "test".parse().unwrap()),
+        ("job", |r| r.job = job_id(5)),
+        ("parent", |r| r.parent = Some(job_id(5))),
+        ("kind", |r| r.kind = JobKind::Score),
+        ("requester", |r| r.requester = peer(3)),
+        ("order", |r| r.order = Digest::of("test", b"x")),
+        ("agent", |r| r.agent = "other".into()),
+        ("capability", |r| r.capability = capability("text")),
+        ("model", |r| r.model = None),
+        ("input", |r| r.input = Digest::of("test", b"x")),
+        ("sampling", |r| r.sampling.seed = 1),
+        ("output", |r| r.output = Commitment(Digest::of("test", b"x"))),
+        ("segments", |r| r.segments.clear()),
+        ("segments", |r| r.segments[0].segment = Digest::of("test", b"x")),
+        ("usage", |r| r.usage = Usage { completion_tokens: 41, ..r.usage }),
+        ("price", |r| r.price = price(0, 2000)),
+        ("cost", |r| r.cost = Credits(41)),
+        ("cost", |r| r.cost = Credits(39)),
+        ("cost", |r| (r.price, r.cost) = (price(0, 0), Credits(0))),
+        ("constraint", |r| r.constraint = Some(Digest::of("test", b"x"))),
+    ];
+    for (field, change) in changes {
+        let world = provider_bent(40, receipt(change));
+        assert!(world.outcome(job_id(1)).is_some(), "{field}");
+        convicts(world, Evidence::BadReceipt);
+    }
+}
+
+#[test]
+fn a_receipt_claims_some_things_that_only_a_replay_can_judge() {
+    let claims: [fn(&mut Receipt); 6] = [
+        |r| r.engine = Some("other/1".into()),
+        |r| r.prompt = Some(Digest::of("test", b"x")),
+        |r| r.template_time = 1,
+        |r| r.finish = Finish::Stop,
+        |r| r.started.0 -= 1,
+        |r| r.children.push(Digest::of("test", b"x")),
+    ];
+    for claim in claims {
+        let mut world = provider_bent(40, receipt(claim));
+        assert!(matches!(world.outcome(job_id(1)), Some(JobEvent::Done(_))));
+        the_other_is_unharmed(&mut world);
+    }
+}
+
+#[test]
+fn a_receipt_that_is_not_signed_by_the_provider_for_this_network_blocks_it() {
+    let finish = |bend: fn(crypto::Signed<Receipt>) -> crypto::Signed<Receipt>| {
+        move |frame| match frame {
+            Frame::Finish { job, receipt } => vec![Frame::Finish { job, receipt: bend(receipt) }],
+            frame => vec![frame],
+        }
+    };
+    convicts(provider_bent(8, finish(|r| forge(&r))), Evidence::BadSignature);
+    convicts(provider_bent(8, finish(|r| resign(&r, 3, |_| ()))), Evidence::BadReceipt);
+    let other = finish(|r| {
+        let value = r.verify(&Network::default()).unwrap().value().clone();
+        crypto::Signed::sign(&"test".parse().unwrap(), &key(2), value).into_signed()
+    });
+    convicts(provider_bent(8, other), Evidence::BadSignature);
+}
+
+#[test]
+fn a_receipt_for_an_answer_that_was_cut_short_on_the_way_is_refused() {
+    convicts(provider_bent(8, at(7, |_| vec![])), Evidence::BadReceipt);
+}
+
+#[test]
+fn a_provider_that_falls_silent_is_given_up_and_not_blocked() {
+    let mut world = provider_bent(8, at(3, |_| vec![]));
+    assert!(world.outcome(job_id(1)).is_some());
+    world = provider_bent(8, |frame| match frame {
+        Frame::Token { index: 0, .. } => vec![frame],
+        Frame::Token { .. } | Frame::Finish { .. } => vec![],
+        frame => vec![frame],
+    });
+    world.elapse(29_999);
+    assert!(world.outcome(job_id(1)).is_none());
+    let run = world.runs(peer(3))[0].run;
+    world.produce(peer(3), run, Production::Progress { done: 1, of: 2 });
+    world.elapse(1);
+    assert!(matches!(world.outcome(job_id(1)), Some(JobEvent::Failed(JobError::ProviderLost))));
+    assert_eq!(world.evidence(peer(1), peer(2)), [(Evidence::Stalled, 1)]);
+    assert!(!world.blocked(peer(1), peer(2)));
+    the_other_is_unharmed(&mut world);
+}
+
+#[test]
+fn a_frame_that_only_a_requester_sends_ends_the_session() {
+    let bend = |frame| match frame {
+        Frame::Progress { .. } | Frame::Token { .. } => vec![Frame::Cancel { job: job_id(1) }],
+        _ => vec![],
+    };
+    let mut world = provider_bent(1, bend);
+    assert_eq!(world.evidence(peer(1), peer(2)), [(Evidence::Unexpected, 1)]);
+    assert!(!world.blocked(peer(1), peer(2)), "a little sloppiness is forgiven");
+    the_other_is_unharmed(&mut world);
+}
+
+#[test]
+fn nobody_speaks_for_another_provider() {
+    let mut world = provider_bent(8, |_| vec![]);
+    let error = JobError::Engine;
+    for job in [1, 9] {
+        let frame = Frame::Fail { job: job_id(job), error: error.clone() };
+        world.deliver(peer(1), Event::Frame { from: peer(8), side: Side::Requester, frame });
+    }
+    assert!(world.outcome(job_id(1)).is_none() && world.outcome(job_id(9)).is_none());
+    the_other_is_unharmed(&mut world);
+}
+
+/// Two providers for one job of peer 1: first the cheap 2, then 3.
+fn two_for_one(productions: Vec<Production>) -> World {
+    let mut world = World::of(3);
+    world.offer(peer(2), vec![text_offer(1000)]);
+    world.offer(peer(3), vec![text_offer(2000)]);
+    world.script(peer(2), productions);
+    world.submit(peer(1), job_id(1), spec());
+    world
+}
+
+#[test]
+fn when_a_provider_is_lost_before_its_first_token_another_takes_over() {
+    let mut world = two_for_one(vec![rendered()]);
+    world.unplug(peer(2));
+    let JobEvent::Done(completion) = world.finish(job_id(1)) else { panic!("done") };
+    assert_eq!(world.started(job_id(1)), [peer(2), peer(3)]);
+    assert_eq!(completion.receipt.signer(), peer(3));
+    assert_eq!(world.evidence(peer(1), peer(2)), [(Evidence::Vanished, 1)]);
+    assert!(!world.blocked(peer(1), peer(2)), "it may be the network's fault");
+}
+
+#[test]
+fn when_a_provider_is_lost_after_its_first_token_the_job_fails() {
+    let mut world = two_for_one(vec![rendered(), Production::Token(token(0))]);
+    world.unplug(peer(2));
+    assert!(matches!(world.outcome(job_id(1)), Some(JobEvent::Failed(JobError::ProviderLost))));
+    assert_eq!(world.started(job_id(1)), [peer(2)]);
+    assert_eq!(world.evidence(peer(1), peer(2)), [(Evidence::Vanished, 1)]);
+}
+
+#[test]
+fn when_a_provider_misbehaves_before_its_first_token_another_takes_over() {
+    let mut world = World::of(3);
+    world.offer(peer(2), vec![text_offer(1000)]);
+    world.offer(peer(3), vec![text_offer(2000)]);
+    world.bend(peer(2), at(0, |_| vec![]));
+    world.submit(peer(1), job_id(1), spec());
+    assert!(matches!(world.finish(job_id(1)), JobEvent::Done(_)));
+    assert_eq!(world.started(job_id(1)), [peer(2), peer(3)]);
+    assert!(world.blocked(peer(1), peer(2)));
+}
+
+#[test]
+fn an_agent_that_fails_before_its_first_token_is_no_evidence_and_another_takes_over() {
+    let mut world = two_for_one(vec![rendered(), Production::Failed(JobError::Engine)]);
+    assert!(matches!(world.finish(job_id(1)), JobEvent::Done(_)));
+    assert_eq!(world.started(job_id(1)), [peer(2), peer(3)]);
+    assert_eq!(world.evidence(peer(1), peer(2)), []);
+}
+
+#[test]
+fn a_failure_that_no_other_provider_could_avoid_is_final() {
+    let too_long = JobError::ContextExceeded { tokens: 9000, context: 2048 };
+    let world = two_for_one(vec![Production::Failed(too_long.clone())]);
+    let Some(JobEvent::Failed(error)) = world.outcome(job_id(1)) else { panic!("failed") };
+    assert_eq!(error, too_long);
+}
+
+#[test]
+fn a_provider_that_is_blocked_is_not_asked_again() {
+    let mut world = provider_bent(8, at(0, |_| vec![]));
+    world.script(peer(3), answer(8));
+    for (n, spec) in [(2, spec()), (3, auction())] {
+        world.submit(peer(1), job_id(n), spec);
+        assert!(matches!(world.finish(job_id(n)), JobEvent::Done(_)));
+        assert_eq!(world.started(job_id(n)), [peer(3)]);
+    }
+}

@@ -1,0 +1,25 @@
+//! The protocol as stories: two to four peers, a wire of real bytes, and time that moves only when told.
+//!
+//! | module | tells |
+//! |---|---|
+//! | [`honest`] | what happens when everybody keeps the rules |
+//! | [`market`], [`orders`], [`faults`] | who breaks which rule as bidder, as requester, as provider, and what it costs them |
+//! | [`limits`] | how sub-jobs share what their root was given |
+//! | [`codec`], [`hostile`] | properties: bytes and events from a generator that wishes us ill |
+//! | [`wire`], [`schemas`] | the written contract: golden vectors and JSON Schemas |
+//!
+//! [`world`] drives the peers, [`values`], [`samples`] and [`any`] make what they talk about.
+
+mod any;
+mod codec;
+mod faults;
+mod honest;
+mod hostile;
+mod limits;
+mod market;
+mod orders;
+mod samples;
+mod schemas;
+mod values;
+mod wire;
+mod world;

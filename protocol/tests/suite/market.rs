@@ -1,0 +1,324 @@
+//! Bidders: who wins, who waits, and who breaks the market's rules.
+
+use crypto::{Network, Signed};
+use protocol::event::{InboundId, Production, RequestId};
+use protocol::market::bidder;
+use protocol::message::{Ask, Bid};
+use protocol::{
+    Announcement, Capability, Credits, Event, Evidence, Frame, JobError, JobEvent, Output, Request, Response, Timestamp,
+    peer::Config,
+};
+
+use crate::values::*;
+use crate::world::{World, forge};
+
+/// A provider with room for a single job.
+pub(crate) fn one_place() -> Config {
+    let bidder = bidder::Config { places: 1, places_per_requester: 1, slots: 1, ..bidder::Config::default() };
+    Config { bidder, ..Config::default() }
+}
+
+/// A bid of the peer with `seed` to the peer 1, as a puppet makes it by hand.
+fn bid(seed: u8, job: u8, completion: u64) -> Bid {
+    let _ = seed;
+    let expires = START.after(5_000);
+    Bid { job: job_id(job), requester: peer(1), offer: text_offer(completion), queue: 0, expires }
+}
+
+fn sealed(seed: u8, bid: Bid) -> Request {
+    Request::Bid(Signed::sign(&Network::default(), &key(seed), bid).into_signed())
+}
+
+/// A job of peer 1 is being auctioned; peer 2 is honest and asks 2000, everybody from 9 on is a puppet.
+fn open_auction() -> World {
+    let mut world = World::of(2);
+    world.offer(peer(2), vec![text_offer(2000)]);
+    world.submit(peer(1), job_id(1), auction());
+    world
+}
+
+fn wins_the_honest(mut world: World) -> World {
+    assert!(matches!(world.finish(job_id(1)), JobEvent::Done(_)), "the auction is unharmed");
+    assert_eq!(world.started(job_id(1)), [peer(2)]);
+    world
+}
+
+#[test]
+fn a_second_bid_of_one_bidder_does_not_count() {
+    let mut world = World::of(1);
+    world.deliver(peer(1), Event::Command(protocol::event::Command::Offer(vec![text_offer(9000)])));
+    world.submit(peer(1), job_id(1), auction());
+    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 500)));
+    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 400)));
+    assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Replayed, 1)]);
+    world.elapse(800);
+    assert_eq!(world.started(job_id(1)), [peer(9), peer(1)], "the puppet cannot be reached");
+    let starts = world.events(job_id(1)).into_iter();
+    let prices: Vec<_> = starts
+        .filter_map(|e| if let JobEvent::Started { offer, .. } = e { Some(offer.price.completion) } else { None })
+        .collect();
+    assert_eq!(prices, [Credits(500), Credits(9000)], "the first word counts");
+}
+
+#[test]
+fn a_bid_after_the_deadline_is_ignored_and_one_after_the_job_counts_against_its_bidder() {
+    let mut world = open_auction();
+    world.elapse(800);
+    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Expired, 1)]);
+    wins_the_honest(world);
+
+    let mut world = open_auction();
+    world.script(peer(2), Vec::new());
+    world.elapse(800);
+    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    assert_eq!(world.evidence(peer(1), peer(9)), [], "gossip may have been slow");
+    assert_eq!(world.started(job_id(1)), [peer(2)]);
+}
+
+#[test]
+fn a_bid_that_has_expired_does_not_count() {
+    let mut world = open_auction();
+    world.request(peer(1), peer(9), sealed(9, Bid { expires: START, ..bid(9, 1, 0) }));
+    assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Expired, 1)]);
+}
+
+#[test]
+fn a_bid_over_the_ceiling_does_not_count() {
+    let mut world = World::of(2);
+    world.offer(peer(2), vec![text_offer(2000)]);
+    let mut wanted = auction();
+    wanted.requirement.ceiling = Some(price(0, 2000));
+    world.submit(peer(1), job_id(1), wanted);
+    let dear = Bid { offer: text_offer(2001), ..bid(9, 1, 0) };
+    world.request(peer(1), peer(9), sealed(9, dear));
+    assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Unexpected, 1)]);
+}
+
+#[test]
+fn a_bid_with_another_capability_or_model_does_not_count() {
+    let mut world = open_auction();
+    let other = Bid { offer: offer(&capability("text.embedding"), 0), ..bid(9, 1, 0) };
+    world.request(peer(1), peer(9), sealed(9, other));
+    assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Unexpected, 1)]);
+}
+
+#[test]
+fn a_forged_bid_blocks_who_presents_it() {
+    let forged = |n: u8| {
+        let signed = Signed::sign(&Network::default(), &key(9), bid(9, 1, 0)).into_signed();
+        let other: Network = "test".parse().unwrap();
+        match n {
+            0 => forge(&signed),
+            1 => Signed::sign(&other, &key(9), bid(9, 1, 0)).into_signed(),
+            2 => Signed::sign(&Network::default(), &key(8), bid(8, 1, 0)).into_signed(),
+            3 => Signed::sign(&Network::default(), &key(9), Bid { requester: peer(2), ..bid(9, 1, 0) }).into_signed(),
+            _ => Signed::from_parts(peer(9), vec![0; 100_000], *signed.signature()),
+        }
+    };
+    for n in 0..5 {
+        let mut world = open_auction();
+        world.request(peer(1), peer(9), Request::Bid(forged(n)));
+        let world = wins_the_honest(world);
+        assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::BadSignature, 1)], "{n}");
+        assert!(world.blocked(peer(1), peer(9)), "{n}");
+    }
+}
+
+#[test]
+fn a_quote_for_another_job_is_no_answer() {
+    let mut world = World::of(1);
+    world.submit(peer(1), job_id(1), for_peer(peer(9)));
+    let asked = |o: &Output| if let Output::Request { id, .. } = o { Some(*id) } else { None };
+    let id = world.journal.iter().find_map(|(_, o)| asked(o)).unwrap();
+    assert_eq!(id, RequestId(1));
+    // The world answered for the puppet that it is not there; a later answer finds no question.
+    assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Unreachable, 1)]);
+    let signed = Signed::sign(&world.network, &key(9), bid(9, 2, 0)).into_signed();
+    world.deliver(peer(1), Event::Answer { id, from: peer(9), answer: Some(Response::Bid(signed)) });
+    assert_eq!(world.started(job_id(1)), []);
+}
+
+#[test]
+fn equal_prices_are_decided_by_time_then_faults_then_key() {
+    let mut slow = text_offer(1000);
+    slow.speed.decode = 10;
+    let low = peer(2).min(peer(3));
+    let high = peer(2).max(peer(3));
+
+    let mut world = World::of(3);
+    world.offer(low, vec![slow]);
+    world.offer(high, vec![text_offer(1000)]);
+    world.submit(peer(1), job_id(1), auction());
+    world.finish(job_id(1));
+    assert_eq!(world.started(job_id(1)), [high], "the faster");
+
+    world.offer(low, vec![text_offer(1000)]);
+    world.submit(peer(1), job_id(2), auction());
+    world.finish(job_id(2));
+    assert_eq!(world.started(job_id(2)), [low], "the lower key");
+
+    world.deliver(peer(1), Event::Misbehaved { peer: low, evidence: Evidence::Malformed });
+    world.submit(peer(1), job_id(3), auction());
+    world.finish(job_id(3));
+    assert_eq!(world.started(job_id(3)), [high], "the one with fewer faults");
+}
+
+#[test]
+fn a_busy_provider_says_so_and_the_next_bid_wins() {
+    let mut world = World::with(3, one_place());
+    world.offer(peer(2), vec![text_offer(1000)]);
+    world.offer(peer(3), vec![text_offer(2000)]);
+    world.script(peer(2), Vec::new());
+    world.submit(peer(1), job_id(1), spec());
+    assert_eq!(world.started(job_id(1)), [peer(2)]);
+    world.elapse(6_000);
+    world.submit(peer(1), job_id(2), spec());
+    assert!(matches!(world.finish(job_id(2)), JobEvent::Done(_)));
+    assert_eq!(world.started(job_id(2)), [peer(3)]);
+    assert_eq!(world.evidence(peer(1), peer(2)), [], "busy is an answer");
+}
+
+#[test]
+fn when_everybody_is_busy_the_user_learns_when_to_come_back() {
+    let mut world = World::with(2, one_place());
+    world.offer(peer(2), vec![text_offer(0)]);
+    world.script(peer(2), Vec::new());
+    world.submit(peer(1), job_id(1), spec());
+    world.submit(peer(1), job_id(2), spec());
+    let JobEvent::Failed(error) = world.finish(job_id(2)) else { panic!("failed") };
+    assert_eq!(error, JobError::Busy { retry_after_ms: 5_000 });
+    assert!(error.retryable());
+}
+
+#[test]
+fn a_winner_that_refuses_its_own_bid_loses_the_job_to_the_next() {
+    let mut world = World::of(3);
+    world.offer(peer(2), vec![text_offer(1000)]);
+    world.offer(peer(3), vec![text_offer(2000)]);
+    world.script(peer(2), Vec::new());
+    world.bend(peer(1), {
+        let first = peer(2);
+        move |frame| match frame {
+            // The order to the cheaper one is delayed until its lease is over.
+            Frame::Start(start) if start.order.clone().verify(&Network::default()).unwrap().provider == first => vec![],
+            frame => vec![frame],
+        }
+    });
+    world.submit(peer(1), job_id(1), spec());
+    let busy = JobError::Busy { retry_after_ms: 1 };
+    let refusal = Frame::Fail { job: job_id(1), error: busy };
+    world.deliver(peer(1), Event::Frame { from: peer(2), side: protocol::event::Side::Requester, frame: refusal });
+    assert!(matches!(world.finish(job_id(1)), JobEvent::Done(_)));
+    assert_eq!(world.started(job_id(1)), [peer(2), peer(3)]);
+    assert_eq!(world.evidence(peer(1), peer(2)), [(Evidence::BrokenLease, 1)]);
+}
+
+#[test]
+fn a_bidder_that_broke_its_promise_cannot_bid_for_that_job_again() {
+    let mut world = World::of(1);
+    world.request(peer(1), peer(9), Request::Profile);
+    world.submit(peer(1), job_id(1), auction());
+    // The world knows no provider yet; the puppet is discovered by hand.
+    let query = world.journal.iter().rev().find_map(|(_, o)| match o {
+        Output::Discover { query, .. } => Some(*query),
+        _ => None,
+    });
+    assert!(query.is_some());
+    let mut world = World::of(2);
+    world.offer(peer(2), vec![text_offer(9000)]);
+    world.submit(peer(1), job_id(1), auction());
+    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    world.script(peer(2), vec![Production::Failed(JobError::Engine)]);
+    world.elapse(800);
+    assert_eq!(world.started(job_id(1)), [peer(9), peer(2)], "the puppet is not there, then the agent fails");
+    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    assert_eq!(world.started(job_id(1)).iter().filter(|p| **p == peer(9)).count(), 1);
+}
+
+#[test]
+fn two_quotes_for_one_job_hold_one_place_and_a_running_job_cannot_be_quoted_again() {
+    let mut world = World::with(2, one_place());
+    world.offer(peer(2), vec![text_offer(0)]);
+    world.script(peer(2), Vec::new());
+    world.submit(peer(1), job_id(1), spec());
+    let ask = |job| Ask {
+        job: job_id(job),
+        requirement: spec().requirement,
+        input: crypto::Digest::of("test", b"input"),
+        input_len: 10,
+        max_tokens: 10,
+        deadline: START.after(60_000),
+    };
+    world.request(peer(2), peer(1), Request::Ask(ask(1)));
+    world.elapse(6_000);
+    world.request(peer(2), peer(1), Request::Ask(ask(2)));
+    let answers: Vec<_> = world
+        .journal
+        .iter()
+        .filter_map(|(_, o)| if let Output::Respond { response, .. } = o { Some(response) } else { None })
+        .collect();
+    assert!(matches!(answers[0], Response::Bid(_)));
+    assert!(matches!(answers[1], Response::Decline(_)), "the job runs already");
+    assert!(matches!(answers[2], Response::Decline(JobError::Busy { .. })), "and still holds its place");
+}
+
+#[test]
+fn a_lease_ends_when_its_bid_expires_and_the_late_order_is_refused() {
+    let mut world = World::of(2);
+    world.offer(peer(2), vec![text_offer(0)]);
+    world.bend(peer(1), |frame| if matches!(frame, Frame::Start(_)) { vec![] } else { vec![frame] });
+    world.submit(peer(1), job_id(1), for_peer(peer(2)));
+    let start = world.journal.iter().find_map(|(_, o)| match o {
+        Output::Frame { frame: frame @ Frame::Start(_), .. } => Some(frame.clone()),
+        _ => None,
+    });
+    world.elapse(5_000);
+    world.deliver(
+        peer(2),
+        Event::Frame { from: peer(1), side: protocol::event::Side::Provider, frame: start.unwrap() },
+    );
+    assert_eq!(world.runs(peer(2)).len(), 0);
+    assert_eq!(world.evidence(peer(2), peer(1)), [(Evidence::Expired, 1)]);
+    // The requester holds the refusal against the provider, gives it no second chance, and says so.
+    let JobEvent::Failed(JobError::Order { .. }) = world.finish(job_id(1)) else { panic!("failed") };
+}
+
+#[test]
+fn an_announcement_that_has_closed_gets_no_bid() {
+    let mut world = World::of(2);
+    world.offer(peer(2), vec![text_offer(0)]);
+    let ask = Ask {
+        job: job_id(1),
+        requirement: spec().requirement,
+        input: crypto::Digest::of("test", b"input"),
+        input_len: 10,
+        max_tokens: 10,
+        deadline: Timestamp(u64::MAX),
+    };
+    let closed = Announcement::Job { ask: ask.clone(), closes: START };
+    world.deliver(peer(2), Event::Announced { from: peer(1), announcement: closed });
+    let bids = |world: &World| world.journal.iter().filter(|(_, o)| matches!(o, Output::Request { .. })).count();
+    assert_eq!(bids(&world), 0);
+    let open = Announcement::Job { ask, closes: START.after(1) };
+    world.deliver(peer(2), Event::Announced { from: peer(1), announcement: open });
+    assert_eq!(bids(&world), 1);
+}
+
+#[test]
+fn the_largest_offer_that_a_profile_may_hold_fits_a_bid() {
+    let name = "x".repeat(protocol::AgentOffer::MAX_NAME);
+    let list = vec![name.clone(); protocol::AgentOffer::MAX_LIST];
+    let mut offer = text_offer(u64::MAX);
+    offer.capability = capability(&format!("{}.b", "a".repeat(Capability::MAX_LEN - 2)));
+    (offer.agent, offer.languages, offer.modalities, offer.tools) = (name.clone(), list.clone(), list.clone(), list);
+    if let Some(model) = &mut offer.model {
+        (model.name, model.engine, model.context) = (name.clone(), name, u32::MAX);
+    }
+    let bid = Bid { offer, expires: Timestamp(u64::MAX), queue: u32::MAX, ..bid(2, 1, 0) };
+    let signed = Signed::sign(&Network::default(), &key(2), bid).into_signed();
+    assert!(signed.clone().verify(&Network::default()).is_ok());
+    let bytes = protocol::Message::to_bytes(&Response::Bid(signed));
+    assert!(<Response as protocol::Message>::from_bytes(&bytes).is_ok());
+    let _ = InboundId(0);
+}

@@ -1,0 +1,226 @@
+//! One fixed value of everything that travels, for the golden vectors and the schemas: no field left at its default
+//! where another value is possible.
+
+use crypto::{Commitment, Digest, Payload, Signed, Transcript, Verified};
+use protocol::job::Salt;
+use protocol::message::{Ask, Bid, Start};
+use protocol::profile::Versions;
+use protocol::receipt::{SignedStretch, prompt_digest};
+use protocol::{
+    Acknowledgement, AgentOffer, Announcement, ChatMessage, Choosing, Credits, Finish, Frame, Input, JobError, JobKind,
+    JobSpec, Limits, Order, Profile, Receipt, Request, Requirement, Response, Role, Sampling, Segment, Token, Usage,
+};
+
+use crate::values::{START, capability, job_id, key, peer, price, text_offer};
+
+/// The requester's seed.
+const REQUESTER: u8 = 1;
+/// The provider's seed.
+const PROVIDER: u8 = 2;
+
+fn signed<T: Payload>(seed: u8, value: T) -> Verified<T> {
+    Signed::sign(&crypto::Network::default(), &key(seed), value)
+}
+
+fn salt() -> Salt {
+    Salt(*b"sixteen bytes ok")
+}
+
+pub(crate) fn input() -> Input {
+    Input::Chat(vec![
+        ChatMessage { role: Role::System, content: "Be brief.".into(), name: None },
+        ChatMessage { role: Role::User, content: "Say hé.".into(), name: Some("ada".into()) },
+    ])
+}
+
+fn sampling() -> Sampling {
+    Sampling {
+        max_tokens: 64,
+        temperature: 0.5,
+        top_p: 0.75,
+        top_k: 40,
+        min_p: 0.125,
+        repeat_penalty: 1.25,
+        frequency_penalty: 0.5,
+        presence_penalty: 0.25,
+        stop: vec!["\n\n".into()],
+        seed: 42,
+        choice: 0,
+    }
+}
+
+fn limits() -> Limits {
+    Limits { budget: Credits(1_000_000), depth: 2, children: 4, deadline: START.after(60_000) }
+}
+
+fn requirement() -> Requirement {
+    Requirement {
+        capability: capability("text"),
+        model: Some(Digest::of_content(b"tiny")),
+        context: 1024,
+        ceiling: Some(price(100, 2000)),
+    }
+}
+
+fn offer() -> AgentOffer {
+    AgentOffer { price: price(100, 2000), tools: vec!["search".into()], ..text_offer(0) }
+}
+
+pub(crate) fn spec() -> JobSpec {
+    JobSpec {
+        kind: JobKind::Generate,
+        requirement: requirement(),
+        provider: Some(peer(PROVIDER)),
+        choosing: Choosing::Auction,
+        input: input(),
+        sampling: sampling(),
+        limits: limits(),
+        constraint: Some(Digest::of_content(b"schema")),
+        parent: Some(job_id(9)),
+    }
+}
+
+fn ask() -> Ask {
+    Ask {
+        job: job_id(1),
+        requirement: requirement(),
+        input: input().commitment(&salt()),
+        input_len: 17,
+        max_tokens: 64,
+        deadline: START.after(60_000),
+    }
+}
+
+pub(crate) fn bid() -> Verified<Bid> {
+    let bid =
+        Bid { job: job_id(1), requester: peer(REQUESTER), offer: offer(), queue: 1, expires: START.after(5_000) };
+    signed(PROVIDER, bid)
+}
+
+pub(crate) fn profile() -> Verified<Profile> {
+    let versions = Versions { min: 1, max: 1 };
+    let (issued, expires) = (START, START.after(Profile::LIFETIME));
+    signed(PROVIDER, Profile { versions, agents: vec![offer()], issued, expires })
+}
+
+pub(crate) fn order() -> Verified<Order> {
+    let bid = bid();
+    let order = Order {
+        job: job_id(1),
+        parent: Some(job_id(9)),
+        kind: JobKind::Generate,
+        provider: bid.signer(),
+        agent: bid.offer.agent.clone(),
+        capability: capability("text"),
+        model: bid.offer.model.as_ref().map(|model| model.digest),
+        input: input().commitment(&salt()),
+        sampling: sampling(),
+        limits: limits(),
+        price: bid.offer.price,
+        bid: bid.digest(),
+        constraint: None,
+        issued: START.after(100),
+    };
+    signed(REQUESTER, order)
+}
+
+fn token(index: u64) -> Token {
+    Token { id: Some(700 + index as u32), text: if index == 0 { " hé".into() } else { format!(" {index}") } }
+}
+
+/// The transcript after `tokens` tokens of the sample answer.
+fn transcript(tokens: u64) -> Transcript {
+    let mut transcript = order().transcript();
+    for index in 0..tokens {
+        transcript.push(token(index).id, &token(index).text);
+    }
+    transcript
+}
+
+pub(crate) fn segment() -> Verified<Segment> {
+    let commitment = transcript(32).commitment();
+    let segment = Segment { job: job_id(1), order: order().digest(), end: 32, commitment, activations: None };
+    signed(PROVIDER, segment)
+}
+
+pub(crate) fn receipt() -> Verified<Receipt> {
+    let (order, usage) = (order(), Usage { prompt_tokens: 5, completion_tokens: 33 });
+    let stretch = SignedStretch { provider: peer(PROVIDER), end: 32, segment: segment().digest() };
+    let receipt = Receipt {
+        network: crypto::Network::default(),
+        job: order.job,
+        parent: order.parent,
+        kind: order.kind,
+        requester: order.signer(),
+        order: order.digest(),
+        agent: order.agent.clone(),
+        capability: order.capability.clone(),
+        model: order.model,
+        engine: Some("candle-f32/1".into()),
+        input: order.input,
+        prompt: Some(prompt_digest(&[1, 2, 3, 4, 5])),
+        template_time: 1_700_000_000,
+        sampling: order.sampling.clone(),
+        output: transcript(33).commitment(),
+        segments: vec![stretch],
+        finish: Finish::EndOfText,
+        usage,
+        price: order.price,
+        cost: order.price.cost(usage).unwrap(),
+        started: START.after(110),
+        finished: START.after(900),
+        constraint: order.constraint,
+        children: vec![Digest::of_content(b"child")],
+    };
+    signed(PROVIDER, receipt)
+}
+
+pub(crate) fn acknowledgement() -> Verified<Acknowledgement> {
+    signed(REQUESTER, Acknowledgement { receipt: receipt().digest() })
+}
+
+fn error() -> JobError {
+    JobError::NothingOffered { capability: capability("image"), sample: vec![capability("text.generation")] }
+}
+
+pub(crate) fn requests() -> [(&'static str, Request); 3] {
+    [
+        ("request-ask", Request::Ask(ask())),
+        ("request-bid", Request::Bid(bid().into_signed())),
+        ("request-profile", Request::Profile),
+    ]
+}
+
+pub(crate) fn responses() -> [(&'static str, Response); 4] {
+    [
+        ("response-bid", Response::Bid(bid().into_signed())),
+        ("response-decline", Response::Decline(error())),
+        ("response-profile", Response::Profile(profile().into_signed())),
+        ("response-received", Response::Received),
+    ]
+}
+
+pub(crate) fn announcements() -> [(&'static str, Announcement); 1] {
+    [("announcement-job", Announcement::Job { ask: ask(), closes: START.after(800) })]
+}
+
+pub(crate) fn frames() -> [(&'static str, Frame); 8] {
+    let job = job_id(1);
+    let commitment = transcript(1).commitment();
+    let start = Start { order: order().into_signed(), input: input(), salt: salt() };
+    [
+        ("frame-start", Frame::Start(start)),
+        ("frame-cancel", Frame::Cancel { job }),
+        ("frame-acknowledge", Frame::Acknowledge { job, acknowledgement: acknowledgement().into_signed() }),
+        ("frame-progress", Frame::Progress { job, done: 2, of: 5 }),
+        ("frame-token", Frame::Token { job, index: 0, token: token(0), commitment }),
+        ("frame-segment", Frame::Segment { job, segment: segment().into_signed() }),
+        ("frame-finish", Frame::Finish { job, receipt: receipt().into_signed() }),
+        ("frame-fail", Frame::Fail { job, error: error() }),
+    ]
+}
+
+/// The commitment before the first token of the sample job.
+pub(crate) fn beginning() -> Commitment {
+    transcript(0).commitment()
+}
