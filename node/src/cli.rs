@@ -17,6 +17,7 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use crypto::Network;
 use tracing_subscriber::EnvFilter;
@@ -41,7 +42,7 @@ struct Common {
     #[arg(long, global = true, env = "LLAMESH_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Print JSON, one document a line
-    #[arg(long, global = true, env = "LLAMESH_JSON")]
+    #[arg(long, global = true, env = "LLAMESH_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
     /// The mesh's name
     #[arg(long, global = true, env = "LLAMESH_NETWORK", value_name = "NAME")]
@@ -107,7 +108,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
 
 fn start_log(common: &Common) {
     let level = match common.verbose {
-        0 => "warn",
+        // Kademlia warns when a first peer, which has nobody to ask, looks for others: no news.
+        0 => "warn,libp2p_kad=error",
         1 => "llamesh=info,node=info,warn",
         2 => "node=debug,inference=debug,info",
         _ => "debug",

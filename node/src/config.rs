@@ -210,6 +210,10 @@ impl AgentSettings {
                 return Err(Failure::new(Class::Usage, what));
             }
         };
+        if self.system.is_some() && !matches!(backend, Backend::Model(_)) {
+            let what = format!("agent `{}`: a system prompt goes with a model only", self.capability);
+            return Err(Failure::new(Class::Usage, what));
+        }
         Ok(AgentPlan {
             name: self.name.clone(),
             capability: self.capability.clone(),

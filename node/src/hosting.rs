@@ -65,7 +65,8 @@ impl<'a> Host<'a> {
             }
             Backend::Upstream(settings) => {
                 let server = server(settings)?;
-                Arc::new(Upstream::new(server, capability, price).map_err(Failure::of(Class::Usage))?)
+                let upstream = Upstream::new(server, capability, price).map_err(Failure::of(Class::Usage))?;
+                Arc::new(upstream.named(name))
             }
         })
     }

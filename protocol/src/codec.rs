@@ -3,7 +3,8 @@
 //! Every message travels as one version byte and the encoded value. The codec proves nothing: nearly every mutation
 //! of a message still decodes, integrity comes from signatures alone. What the codec does guarantee: no panic, no
 //! trailing bytes, a cap per kind of message that is checked before anything is decoded, and no single allocation over
-//! one MiB on the word of a length (serde's own bound), however short the input. No wire type is recursive, so no input can exhaust the stack.
+//! one MiB on the word of a length (serde's own bound), however short the input. No wire type is recursive, so no input
+//! can exhaust the stack.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

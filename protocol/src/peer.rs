@@ -244,6 +244,7 @@ impl Peer {
 
     fn observe(&mut self, peer: PeerId, evidence: Evidence) {
         if self.reputation.observe(peer, evidence) && peer != self.id() {
+            self.auctions.exclude(&peer);
             self.outputs.push_back(Output::Block { peer });
         }
     }

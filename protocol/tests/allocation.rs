@@ -54,7 +54,11 @@ fn boasts(honest: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 
 fn start(input: Input) -> Frame {
     let signer = SecretKey::from_seed(&[1; 32]).peer_id();
-    Frame::Start(Start { order: Signed::from_parts(signer, vec![1; 40], [2; 64]), input, salt: Salt([3; 16]) })
+    Frame::Start(Start {
+        order: Signed::from_parts(signer, vec![1; 40], [2; 64]),
+        input,
+        salt: Salt([3; 16]),
+    })
 }
 
 #[test]

@@ -190,3 +190,64 @@ fn text(input: &Input) -> String {
         Input::Tokens(ids) => format!("{ids:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp(1000);
+
+    fn answer(seed: u64, max_tokens: u32) -> Answer {
+        let sampling = Sampling { seed, max_tokens, ..Sampling::default() };
+        Answer::to(None, &sampling, &Input::Text("x".repeat(400)))
+    }
+
+    fn engine(slots: usize, runs: u64) -> Engine {
+        let mut engine = Engine::new(Pace { prefill: 1000, decode: 100, slots });
+        engine.waiting.extend((0..runs).map(|run| (RunId(run), answer(run, 20))));
+        engine.fill(START);
+        engine
+    }
+
+    /// Lets an engine work until it is done; returns what each run produced, with times.
+    fn work(engine: &mut Engine) -> Vec<(u64, RunId, Production)> {
+        let mut produced = Vec::new();
+        while let Some(due) = engine.poll_timeout() {
+            assert!(engine.advance(Timestamp(due.0 - 1)).is_none(), "nothing comes before it is due");
+            let (run, production) = engine.advance(due).unwrap();
+            produced.push((due.since(START), run, production));
+        }
+        produced
+    }
+
+    #[test]
+    fn a_run_reads_in_chunks_and_writes_at_its_pace() {
+        let produced = work(&mut engine(1, 1));
+        let tokens = answer(0, 20).tokens().count() as u64;
+        assert!(matches!(produced[0], (0, _, Production::Prompt { tokens: 100, .. })));
+        assert!(matches!(produced[1], (64, _, Production::Progress { done: 64, of: 100 })));
+        assert!(matches!(produced[2], (100, _, Production::Progress { done: 100, of: 100 })));
+        assert!(matches!(produced[3], (110, _, Production::Token(_))));
+        let (end, _, last) = produced.last().unwrap();
+        assert_eq!(*end, 100 + 10 * tokens);
+        assert!(matches!(last, Production::Finished(_)));
+    }
+
+    #[test]
+    fn slots_bound_what_runs_and_an_abort_frees_one() {
+        let mut engine = engine(2, 4);
+        assert_eq!((engine.running.len(), engine.load()), (2, 4));
+        engine.abort(START, RunId(0));
+        engine.abort(START, RunId(3));
+        assert_eq!((engine.running.len(), engine.load()), (2, 2));
+        assert!(work(&mut engine).iter().all(|(_, run, _)| [RunId(1), RunId(2)].contains(run)));
+    }
+
+    #[test]
+    fn an_answer_follows_from_its_seed_and_keeps_its_limit() {
+        let text = |seed| answer(seed, 20).tokens().collect::<Vec<_>>();
+        assert_eq!(text(1), text(1));
+        assert_ne!(text(1), text(2));
+        assert!((0..50).all(|seed| (1..=20).contains(&text(seed).len())));
+    }
+}

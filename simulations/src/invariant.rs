@@ -5,7 +5,7 @@
 //! | a debt is in the journal before anything that depends on it is sent or told | what one says it earned, the other says it spent; what is missing was lost on a wire |
 //! | no prompt in anything but a [`Frame::Start`], and that only to the provider of its order | the books are the fold of the journal |
 //! | every job ends once; nothing is told after that | every job has ended |
-//! | every answer has a receipt that its opening lifts, and is what the model says | nothing runs for nobody, no question is open |
+//! | every answer has a receipt that its opening lifts, and is what the model says | nothing runs for nobody |
 //! | what a peer sends decodes; no honest peer is blocked | |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crypto::{Digest, Network, PeerId};
 use protocol::event::Completion;
 use protocol::ledger::{Direction, Ledger};
-use protocol::{Credits, Entry, Frame, JobEvent, JobId, Timestamp};
+use protocol::{Credits, Entry, Frame, JobEvent, JobId, Output, Timestamp};
 
 use crate::engine::Answer;
 use crate::host::{Host, HostId};
@@ -69,21 +69,28 @@ const MAX_FOUND: usize = 64;
 pub struct Watch {
     network: Network,
     found: Vec<(Timestamp, Violation)>,
-    /// Countersignatures that were sent and never arrived.
+    /// Receipts whose countersignature never arrived, or whose booking a crash forestalled.
     lost: BTreeSet<Digest>,
+    unsettled: usize,
 }
 
 impl Watch {
     /// Begins to watch.
     #[must_use]
     pub fn new(network: Network) -> Self {
-        Self { network, found: Vec::new(), lost: BTreeSet::new() }
+        Self { network, found: Vec::new(), lost: BTreeSet::new(), unsettled: 0 }
     }
 
     /// What was found so far, and when.
     #[must_use]
     pub fn found(&self) -> &[(Timestamp, Violation)] {
         &self.found
+    }
+
+    /// Debts that their creditor never learnt of. No violation where a wire or a crash is to blame, but a loss.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.unsettled
     }
 
     /// Notes a violation.
@@ -125,6 +132,15 @@ impl Watch {
     pub fn on_lost(&mut self, frame: &Frame) {
         if let Some(receipt) = self.acknowledged(frame) {
             self.lost.insert(receipt);
+        }
+    }
+
+    /// An output that a crash came before.
+    pub fn on_swallowed(&mut self, output: &Output) {
+        match output {
+            Output::Frame { frame, .. } => self.on_lost(frame),
+            Output::Record(entry) => drop(self.lost.insert(entry.receipt)),
+            _ => {}
         }
     }
 
@@ -183,18 +199,22 @@ impl Watch {
         }
     }
 
-    /// Receipt by receipt: nobody earns what nobody owes, and what is owed but not earned was lost on a wire.
+    /// Receipt by receipt: nobody earns what nobody owes, and what is owed but not earned was lost on a wire or by
+    /// a crash.
     fn check_money(&mut self, now: Timestamp, hosts: &[Host]) {
         let spent = booked(hosts, Direction::Spent);
         let earned = booked(hosts, Direction::Earned);
-        let claims = earned.iter().filter(|(receipt, claim)| spent.get(*receipt) != Some(claim));
-        let claims: Vec<_> =
-            claims.map(|(receipt, _)| (*receipt, "somebody earned what nobody owes")).collect();
-        let debts =
-            spent.keys().filter(|receipt| !earned.contains_key(*receipt) && !self.lost.contains(*receipt));
-        let debts: Vec<_> = debts.map(|receipt| (*receipt, "nobody knows that it is owed")).collect();
-        for (receipt, what) in claims.into_iter().chain(debts) {
-            self.report(now, Violation::Money(receipt.short(), what));
+        let unowed = earned.iter().filter(|(receipt, claim)| spent.get(receipt) != Some(claim));
+        let unowed: Vec<_> = unowed.map(|(receipt, _)| *receipt).collect();
+        let unsettled = spent.keys().filter(|receipt| !earned.contains_key(receipt));
+        let (excused, gone): (Vec<_>, Vec<_>) = unsettled.copied().partition(|r| self.lost.contains(r));
+        self.unsettled = excused.len() + gone.len();
+        for (receipts, what) in
+            [(unowed, "somebody earned what nobody owes"), (gone, "nobody knows that it is owed")]
+        {
+            for receipt in receipts {
+                self.report(now, Violation::Money(receipt.short(), what));
+            }
         }
     }
 
@@ -234,4 +254,79 @@ fn is_recorded(host: &Host, receipt: Digest) -> bool {
 
 fn holds(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use crypto::{SecretKey, Signed};
+    use protocol::Acknowledgement;
+
+    use super::*;
+    use crate::engine::Pace;
+    use crate::host::Disk;
+
+    const NOW: Timestamp = Timestamp(1);
+
+    fn host(seed: u8) -> Host {
+        let pace = Pace { prefill: 1, decode: 1, slots: 1 };
+        let (network, key) = (Network::default(), SecretKey::from_seed(&[seed; 32]));
+        Host::new(Disk { network, key, offers: Vec::new(), pace, skew: 0, journal: Vec::new() })
+    }
+
+    fn entry(direction: Direction, with: &Host) -> Entry {
+        let receipt = Digest::of("test", b"receipt");
+        Entry { receipt, peer: with.peer_id(), direction, amount: Credits(5) }
+    }
+
+    /// The countersignature of the host with this seed under the one receipt of these tests.
+    fn acknowledge(seed: u8) -> Frame {
+        let acknowledgement = Acknowledgement { receipt: Digest::of("test", b"receipt") };
+        let key = SecretKey::from_seed(&[seed; 32]);
+        let acknowledgement = Signed::sign(&Network::default(), &key, acknowledgement).into_signed();
+        Frame::Acknowledge { job: JobId([0; 16]), acknowledgement }
+    }
+
+    fn watch() -> Watch {
+        Watch::new(Network::default())
+    }
+
+    #[test]
+    fn a_prompt_belongs_in_a_start_only() {
+        let (mut watch, leaky) = (watch(), format!("x{MARKER}y"));
+        watch.on_message(NOW, HostId(0), "start", leaky.as_bytes());
+        watch.on_message(NOW, HostId(0), "ask", b"innocent");
+        assert!(watch.found().is_empty());
+        watch.on_message(NOW, HostId(0), "ask", leaky.as_bytes());
+        assert_eq!(watch.found(), [(NOW, Violation::Prompt(HostId(0), "ask"))]);
+    }
+
+    #[test]
+    fn a_countersignature_needs_a_debt_in_the_journal() {
+        let (mut watch, mut debtor, creditor) = (watch(), host(1), host(2));
+        watch.on_frame(NOW, (HostId(0), &debtor), creditor.peer_id(), &acknowledge(1));
+        assert!(matches!(watch.found(), [(_, Violation::Unrecorded(HostId(0), _))]));
+        debtor.record(entry(Direction::Spent, &creditor));
+        watch.on_frame(NOW, (HostId(0), &debtor), creditor.peer_id(), &acknowledge(1));
+        assert_eq!(watch.found().len(), 1, "this time it was there");
+    }
+
+    #[test]
+    fn money_comes_from_somebody_and_goes_to_somebody() {
+        let (mut debtor, mut creditor) = (host(1), host(2));
+        creditor.record(entry(Direction::Earned, &debtor));
+        let mut from_nowhere = watch();
+        from_nowhere.on_quiet(NOW, &[debtor, creditor], &Jobs::new());
+        assert!(matches!(from_nowhere.found(), [(_, Violation::Money(..))]));
+
+        (debtor, creditor) = (host(1), host(2));
+        debtor.record(entry(Direction::Spent, &creditor));
+        let hosts = [debtor, creditor];
+        let mut gone = watch();
+        gone.on_quiet(NOW, &hosts, &Jobs::new());
+        assert!(matches!(gone.found(), [(_, Violation::Money(..))]));
+        let mut lost = watch();
+        lost.on_lost(&acknowledge(1));
+        lost.on_quiet(NOW, &hosts, &Jobs::new());
+        assert_eq!((lost.found().len(), lost.unsettled()), (0, 1), "a wire is to blame");
+    }
 }

@@ -31,6 +31,8 @@ pub struct Report {
     pub orphaned: usize,
     /// Jobs that more than one provider was started on.
     pub moved: usize,
+    /// Debts that their creditor never learnt of: the countersignature was lost and nobody sends it again.
+    pub unsettled: usize,
     /// Milliseconds from submission to the first token, of jobs done.
     pub first_token: Spread,
     /// Milliseconds from submission to the receipt, of jobs done.
@@ -79,13 +81,15 @@ pub struct Measured<'a> {
     pub history: &'a History,
     /// What was found.
     pub found: &'a [(Timestamp, Violation)],
+    /// Debts that their creditor never learnt of.
+    pub unsettled: usize,
 }
 
 impl Report {
     /// Measures a history and holds it against the scenario's expectations.
     #[must_use]
     pub fn new(scenario: &Scenario, measured: &Measured<'_>) -> Self {
-        let Measured { seed, peers, happened, beginning, end, jobs, history, found } = *measured;
+        let Measured { seed, peers, happened, beginning, end, jobs, history, found, unsettled } = *measured;
         let ends = |end: End| jobs.values().filter(|job| job.end.is_some_and(|(_, e)| e == end)).count();
         let traffic = history.kinds().values().fold(Traffic::default(), |sum, kind| Traffic {
             messages: sum.messages + kind.messages,
@@ -101,6 +105,7 @@ impl Report {
             failed: failures(jobs),
             orphaned: ends(End::Orphaned),
             moved: jobs.values().filter(|job| job.started > 1).count(),
+            unsettled,
             first_token: Spread::of(
                 done(jobs).filter_map(|(job, _)| Some(job.first_token?.since(job.submitted))),
             ),
@@ -150,7 +155,7 @@ impl Spread {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { jobs, done, orphaned, moved, .. } = self;
+        let Self { jobs, done, orphaned, moved, unsettled, .. } = self;
         writeln!(
             f,
             "{} · seed {} · {} peers · {} s",
@@ -161,7 +166,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  jobs          {jobs}: {done} done, {orphaned} orphaned, {moved} moved{}",
+            "  jobs          {jobs}: {done} done, {orphaned} orphaned, {moved} moved, {unsettled} unsettled{}",
             named(&self.failed)
         )?;
         writeln!(f, "  first token   {}", self.first_token)?;

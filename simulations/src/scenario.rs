@@ -112,6 +112,8 @@ pub enum Fault {
         count: usize,
         /// They come back after so long; never, without.
         back_after: Option<u64>,
+        /// They die in the middle of things: after so many more outputs, wherever that may be.
+        after_outputs: Option<u64>,
     },
     /// A part of the mesh is cut off: both sides work, nothing passes between them.
     Partition {

@@ -142,3 +142,34 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: HostId = HostId(0);
+    const B: HostId = HostId(1);
+
+    #[test]
+    fn frames_do_not_overtake_each_other() {
+        let mut streams = Streams::default();
+        let (id, opened) = streams.open(A, B);
+        assert!(opened && streams.open(A, B) == (id, false), "one long-lived stream");
+        assert_eq!(streams.queue(id, Side::Provider, Timestamp(50)), Timestamp(50));
+        assert_eq!(streams.queue(id, Side::Provider, Timestamp(20)), Timestamp(50));
+        assert_eq!(streams.queue(id, Side::Requester, Timestamp(20)), Timestamp(20), "the ways are separate");
+    }
+
+    #[test]
+    fn each_end_closes_by_itself_and_a_new_stream_is_another() {
+        let mut streams = Streams::default();
+        let (old, _) = streams.open(A, B);
+        assert_eq!(streams.back(A, B), Some(old));
+        assert!(streams.close(old, Side::Requester) && !streams.close(old, Side::Requester));
+        assert!(streams.is_open(old, Side::Provider), "it has not heard yet");
+        let (new, opened) = streams.open(A, B);
+        assert!(opened && new != old);
+        assert!(streams.close(old, Side::Provider) && streams.find(old).is_none());
+        assert_eq!(streams.back(A, B), Some(new));
+    }
+}

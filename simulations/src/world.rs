@@ -44,6 +44,7 @@ pub struct World<'a> {
     groups: BTreeMap<&'a str, Vec<HostId>>,
     links: Links,
     streams: Streams,
+    fuses: BTreeMap<HostId, Fuse>,
     calls: BTreeMap<CallId, Call>,
     /// What the DHT knows: providers by key. Who dies stays in it, as provider records do.
     index: BTreeMap<Key, BTreeSet<HostId>>,
@@ -84,6 +85,14 @@ enum Happening {
     Submit(usize),
     /// A host has something to do by itself.
     Wake(HostId),
+}
+
+/// A host that is going to die in the middle of what it does.
+#[derive(Clone, Copy, Debug)]
+struct Fuse {
+    /// Outputs that it will still perform.
+    left: u64,
+    back_after: Option<u64>,
 }
 
 /// A question under way.
@@ -305,6 +314,7 @@ impl World<'_> {
                 jobs: &self.jobs,
                 history: &self.history,
                 found: self.watch.found(),
+                unsettled: self.watch.unsettled(),
             },
         )
     }

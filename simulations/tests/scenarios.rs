@@ -8,6 +8,7 @@ use simulations::{Report, Scenario};
 
 const HONEST: &str = include_str!("../scenarios/honest.toml");
 const CHURN: &str = include_str!("../scenarios/churn.toml");
+const RUSH: &str = include_str!("../scenarios/rush.toml");
 const PARTITION: &str = include_str!("../scenarios/partition.toml");
 
 /// Runs all seeds of a scenario, and sees to it that the rules hold and that no two histories are the same.
@@ -61,6 +62,12 @@ fn a_partition_heals() {
 }
 
 #[test]
+fn a_rush_bends_no_rule() {
+    let reports = run(RUSH);
+    assert!(reports.iter().all(|report| report.unsettled == 0), "no wire broke, so every debt is known");
+}
+
+#[test]
 fn a_seed_has_one_history() {
-    [HONEST, CHURN, PARTITION].into_iter().for_each(repeats);
+    [HONEST, CHURN, PARTITION, RUSH].into_iter().for_each(repeats);
 }

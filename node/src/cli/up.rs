@@ -1,6 +1,7 @@
 //! `llamesh up`: a peer, until it is told to stop.
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use crypto::SecretKey;
 use protocol::{Capability, peer};
 use serde_json::json;
@@ -33,7 +34,7 @@ pub(super) struct Up {
     #[arg(long, env = "LLAMESH_API", value_name = "HOST:PORT")]
     api: Option<String>,
     /// Find peers on the local network
-    #[arg(long, env = "LLAMESH_LAN")]
+    #[arg(long, env = "LLAMESH_LAN", value_parser = FalseyValueParser::new())]
     lan: bool,
     /// The model: a name, a GGUF file, or `-` for none [default: smollm2]
     #[arg(long, env = "LLAMESH_MODEL", value_name = "NAME|FILE|-")]

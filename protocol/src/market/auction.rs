@@ -222,6 +222,13 @@ impl Auctions {
         self.award(now, job);
     }
 
+    /// A peer was blocked: nothing that it offered counts any more.
+    pub fn exclude(&mut self, peer: &PeerId) {
+        for auction in self.auctions.values_mut() {
+            auction.bids.retain(|scored| scored.bid.signer() != *peer);
+        }
+    }
+
     /// The job is over, one way or the other.
     pub fn close(&mut self, job: JobId) {
         self.auctions.remove(&job);

@@ -102,17 +102,16 @@ impl Peer {
     pub(super) fn on_bid(&mut self, now: Timestamp, from: PeerId, job: JobId, bid: Signed<Bid>) {
         let verified =
             bid.verify(&self.network).ok().filter(|bid| bid.signer() == from && bid.requester == self.id());
-        match verified {
+        let evidence = match verified {
             Some(bid) if bid.job == job => {
                 let faults = self.reputation.faults(&from);
-                self.auctions.on_bid(now, from, bid, faults);
+                return self.auctions.on_bid(now, from, bid, faults);
             }
-            Some(_) => self.observe(from, Evidence::Unexpected),
-            None => {
-                self.observe(from, Evidence::BadSignature);
-                self.auctions.on_refusal(now, job, from, Some(JobError::Engine));
-            }
-        }
+            Some(_) => Evidence::Unexpected,
+            None => Evidence::BadSignature,
+        };
+        self.observe(from, evidence);
+        self.auctions.on_refusal(now, job, from, Some(JobError::Engine));
     }
 
     pub(super) fn announce(&mut self, announcement: Announcement) {

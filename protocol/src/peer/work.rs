@@ -41,6 +41,7 @@ impl Peer {
     /// A bid that nobody asked for by name says itself which job it is for: after its signature was looked at.
     pub(super) fn on_sealed_bid(&mut self, now: Timestamp, from: PeerId, bid: Signed<Bid>) {
         match bid.clone().verify(&self.network).map(|bid| bid.job) {
+            _ if self.reputation.is_blocked(&from) => {}
             Ok(job) if self.jobs.contains_key(&job) => self.on_bid(now, from, job, bid),
             Ok(_) => self.observe(from, Evidence::Expired),
             Err(_) => self.observe(from, Evidence::BadSignature),

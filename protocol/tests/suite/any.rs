@@ -11,9 +11,9 @@ use protocol::message::{Ask, Bid, Start};
 use protocol::profile::{LatencyClass, Speed, Versions};
 use protocol::receipt::SignedStretch;
 use protocol::{
-    Acknowledgement, AgentOffer, Announcement, Capability, ChatMessage, Credits, Evidence, Finish, Frame, Input,
-    JobError, JobId, JobKind, Limits, ModelOffer, Order, Price, Profile, Receipt, Request, Requirement, Response, Role,
-    Sampling, Segment, Timestamp, Token, Usage,
+    Acknowledgement, AgentOffer, Announcement, Capability, ChatMessage, Credits, Evidence, Finish, Frame,
+    Input, JobError, JobId, JobKind, Limits, ModelOffer, Order, Price, Profile, Receipt, Request,
+    Requirement, Response, Role, Sampling, Segment, Timestamp, Token, Usage,
 };
 
 use crate::values::{START, capability, job_id, peer};
@@ -35,11 +35,13 @@ pub(crate) fn some_job() -> BoxedStrategy<JobId> {
 
 /// Near the beginning of the story, or anywhere.
 pub(crate) fn time() -> BoxedStrategy<Timestamp> {
-    prop_oneof![4 => (0u64..200_000).prop_map(|ms| START.after(ms)), 1 => any::<u64>().prop_map(Timestamp)].boxed()
+    prop_oneof![4 => (0u64..200_000).prop_map(|ms| START.after(ms)), 1 => any::<u64>().prop_map(Timestamp)]
+        .boxed()
 }
 
 pub(crate) fn some_capability() -> BoxedStrategy<Capability> {
-    let known = prop::sample::select(vec!["text", "text.generation", "code", "code.review"]).prop_map(capability);
+    let known =
+        prop::sample::select(vec!["text", "text.generation", "code", "code.review"]).prop_map(capability);
     let any = "[a-z0-9_-]{1,8}(\\.[a-z0-9_-]{1,8}){0,3}".prop_map(|text| capability(&text));
     prop_oneof![4 => known, 1 => any].boxed()
 }
@@ -60,12 +62,16 @@ pub(crate) fn offer() -> BoxedStrategy<AgentOffer> {
     let model = (".{0,9}", digest(), any::<bool>(), ".{0,9}", any::<u32>()).prop_map(
         |(name, digest, manifest, engine, context)| ModelOffer { name, digest, manifest, engine, context },
     );
-    let latency = prop::sample::select(vec![LatencyClass::Interactive, LatencyClass::Moderate, LatencyClass::Batch]);
-    let speed = (any::<u32>(), any::<u32>(), latency)
-        .prop_map(|(prefill, decode, latency)| Speed { prefill, decode, latency });
+    let latency =
+        prop::sample::select(vec![LatencyClass::Interactive, LatencyClass::Moderate, LatencyClass::Batch]);
+    let speed = (any::<u32>(), any::<u32>(), latency).prop_map(|(prefill, decode, latency)| Speed {
+        prefill,
+        decode,
+        latency,
+    });
     let list = || prop::collection::vec(".{0,5}", 0..FEW);
-    (".{0,9}", some_capability(), option::of(model), price(), speed, list(), list(), list()).prop_map(
-        |(agent, capability, model, price, speed, languages, modalities, tools)| AgentOffer {
+    (".{0,9}", some_capability(), option::of(model), price(), speed, list(), list(), list())
+        .prop_map(|(agent, capability, model, price, speed, languages, modalities, tools)| AgentOffer {
             agent,
             capability,
             model,
@@ -74,62 +80,76 @@ pub(crate) fn offer() -> BoxedStrategy<AgentOffer> {
             languages,
             modalities,
             tools,
-        },
-    ).boxed()
+        })
+        .boxed()
 }
 
 pub(crate) fn profile() -> BoxedStrategy<Profile> {
-    (any::<[u8; 2]>(), prop::collection::vec(offer(), 0..FEW), time(), time()).prop_map(
-        |([min, max], agents, issued, expires)| Profile { versions: Versions { min, max }, agents, issued, expires },
-    ).boxed()
+    (any::<[u8; 2]>(), prop::collection::vec(offer(), 0..FEW), time(), time())
+        .prop_map(|([min, max], agents, issued, expires)| Profile {
+            versions: Versions { min, max },
+            agents,
+            issued,
+            expires,
+        })
+        .boxed()
 }
 
 pub(crate) fn ask() -> BoxedStrategy<Ask> {
     let requirement = (some_capability(), option::of(digest()), any::<u32>(), option::of(price())).prop_map(
         |(capability, model, context, ceiling)| Requirement { capability, model, context, ceiling },
     );
-    (some_job(), requirement, digest(), any::<u32>(), any::<u32>(), time()).prop_map(
-        |(job, requirement, input, input_len, max_tokens, deadline)| Ask {
+    (some_job(), requirement, digest(), any::<u32>(), any::<u32>(), time())
+        .prop_map(|(job, requirement, input, input_len, max_tokens, deadline)| Ask {
             job,
             requirement,
             input,
             input_len,
             max_tokens,
             deadline,
-        },
-    ).boxed()
+        })
+        .boxed()
 }
 
 pub(crate) fn bid() -> BoxedStrategy<Bid> {
     (some_job(), some_peer(), offer(), any::<u32>(), time())
-        .prop_map(|(job, requester, offer, queue, expires)| Bid { job, requester, offer, queue, expires }).boxed()
+        .prop_map(|(job, requester, offer, queue, expires)| Bid { job, requester, offer, queue, expires })
+        .boxed()
 }
 
 pub(crate) fn input() -> BoxedStrategy<Input> {
     let role = prop::sample::select(vec![Role::Assistant, Role::System, Role::Tool, Role::User]);
-    let message = (role, ".{0,20}", option::of(".{0,5}"))
-        .prop_map(|(role, content, name)| ChatMessage { role, content, name });
+    let message = (role, ".{0,20}", option::of(".{0,5}")).prop_map(|(role, content, name)| ChatMessage {
+        role,
+        content,
+        name,
+    });
     prop_oneof![
         prop::collection::vec(message, 0..FEW).prop_map(Input::Chat),
         ".{0,20}".prop_map(Input::Json),
         ".{0,20}".prop_map(Input::Text),
         prop::collection::vec(any::<u32>(), 0..FEW).prop_map(Input::Tokens),
-    ].boxed()
+    ]
+    .boxed()
 }
 
 fn sampling() -> BoxedStrategy<Sampling> {
     let floats = (float(), float(), float(), float(), float(), float());
     let stops = prop::collection::vec(".{0,5}", 0..FEW);
-    (any::<[u32; 3]>(), floats, stops, any::<u64>()).prop_map(|([max_tokens, top_k, choice], f, stop, seed)| {
-        let (temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty) = f;
-        let penalties = Sampling { repeat_penalty, frequency_penalty, presence_penalty, ..Sampling::default() };
-        Sampling { max_tokens, temperature, top_p, top_k, min_p, stop, seed, choice, ..penalties }
-    }).boxed()
+    (any::<[u32; 3]>(), floats, stops, any::<u64>())
+        .prop_map(|([max_tokens, top_k, choice], f, stop, seed)| {
+            let (temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty) = f;
+            let penalties =
+                Sampling { repeat_penalty, frequency_penalty, presence_penalty, ..Sampling::default() };
+            Sampling { max_tokens, temperature, top_p, top_k, min_p, stop, seed, choice, ..penalties }
+        })
+        .boxed()
 }
 
 fn limits() -> BoxedStrategy<Limits> {
     (money(), any::<u8>(), any::<u16>(), time())
-        .prop_map(|(budget, depth, children, deadline)| Limits { budget, depth, children, deadline }).boxed()
+        .prop_map(|(budget, depth, children, deadline)| Limits { budget, depth, children, deadline })
+        .boxed()
 }
 
 fn kind() -> BoxedStrategy<JobKind> {
@@ -138,79 +158,96 @@ fn kind() -> BoxedStrategy<JobKind> {
 
 pub(crate) fn order() -> BoxedStrategy<Order> {
     let who = (some_job(), option::of(some_job()), kind(), some_peer(), ".{0,9}", some_capability());
-    let what = (option::of(digest()), digest(), sampling(), limits(), price(), digest(), option::of(digest()), time());
-    (who, what).prop_map(|((job, parent, kind, provider, agent, capability), what)| {
-        let (model, input, sampling, limits, price, bid, constraint, issued) = what;
-        let named = (job, parent, kind, provider, agent, capability);
-        let (job, parent, kind, provider, agent, capability) = named;
-        Order {
-            job,
-            parent,
-            kind,
-            provider,
-            agent,
-            capability,
-            model,
-            input,
-            sampling,
-            limits,
-            price,
-            bid,
-            constraint,
-            issued,
-        }
-    }).boxed()
+    let what = (
+        option::of(digest()),
+        digest(),
+        sampling(),
+        limits(),
+        price(),
+        digest(),
+        option::of(digest()),
+        time(),
+    );
+    (who, what)
+        .prop_map(|((job, parent, kind, provider, agent, capability), what)| {
+            let (model, input, sampling, limits, price, bid, constraint, issued) = what;
+            let named = (job, parent, kind, provider, agent, capability);
+            let (job, parent, kind, provider, agent, capability) = named;
+            Order {
+                job,
+                parent,
+                kind,
+                provider,
+                agent,
+                capability,
+                model,
+                input,
+                sampling,
+                limits,
+                price,
+                bid,
+                constraint,
+                issued,
+            }
+        })
+        .boxed()
 }
 
 pub(crate) fn segment() -> BoxedStrategy<Segment> {
-    (some_job(), digest(), any::<u64>(), digest(), option::of(digest())).prop_map(
-        |(job, order, end, commitment, activations)| Segment {
+    (some_job(), digest(), any::<u64>(), digest(), option::of(digest()))
+        .prop_map(|(job, order, end, commitment, activations)| Segment {
             job,
             order,
             end,
             commitment: Commitment(commitment),
             activations,
-        },
-    ).boxed()
+        })
+        .boxed()
 }
 
 pub(crate) fn receipt() -> BoxedStrategy<Receipt> {
-    let stretch = (some_peer(), any::<u64>(), digest())
-        .prop_map(|(provider, end, segment)| SignedStretch { provider, end, segment });
+    let stretch = (some_peer(), any::<u64>(), digest()).prop_map(|(provider, end, segment)| SignedStretch {
+        provider,
+        end,
+        segment,
+    });
     let usage = any::<[u32; 2]>()
         .prop_map(|[prompt_tokens, completion_tokens]| Usage { prompt_tokens, completion_tokens });
     let finish = prop::sample::select(vec![Finish::EndOfText, Finish::Length, Finish::Stop]);
     let lists = (prop::collection::vec(stretch, 0..FEW), prop::collection::vec(digest(), 0..FEW));
-    let rest = (option::of(".{0,9}"), option::of(digest()), any::<u64>(), digest(), finish, usage, money(), time());
-    (order(), some_peer(), digest(), lists, rest).prop_map(|(order, requester, digest, lists, rest)| {
-        let (engine, prompt, template_time, output, finish, usage, cost, started) = rest;
-        Receipt {
-            network: "test".parse().unwrap(),
-            job: order.job,
-            parent: order.parent,
-            kind: order.kind,
-            requester,
-            order: digest,
-            agent: order.agent,
-            capability: order.capability,
-            model: order.model,
-            engine,
-            input: order.input,
-            prompt,
-            template_time,
-            sampling: order.sampling,
-            output: Commitment(output),
-            segments: lists.0,
-            finish,
-            usage,
-            price: order.price,
-            cost,
-            started,
-            finished: order.issued,
-            constraint: order.constraint,
-            children: lists.1,
-        }
-    }).boxed()
+    let rest =
+        (option::of(".{0,9}"), option::of(digest()), any::<u64>(), digest(), finish, usage, money(), time());
+    (order(), some_peer(), digest(), lists, rest)
+        .prop_map(|(order, requester, digest, lists, rest)| {
+            let (engine, prompt, template_time, output, finish, usage, cost, started) = rest;
+            Receipt {
+                network: "test".parse().unwrap(),
+                job: order.job,
+                parent: order.parent,
+                kind: order.kind,
+                requester,
+                order: digest,
+                agent: order.agent,
+                capability: order.capability,
+                model: order.model,
+                engine,
+                input: order.input,
+                prompt,
+                template_time,
+                sampling: order.sampling,
+                output: Commitment(output),
+                segments: lists.0,
+                finish,
+                usage,
+                price: order.price,
+                cost,
+                started,
+                finished: order.issued,
+                constraint: order.constraint,
+                children: lists.1,
+            }
+        })
+        .boxed()
 }
 
 pub(crate) fn error() -> BoxedStrategy<JobError> {
@@ -222,8 +259,10 @@ pub(crate) fn error() -> BoxedStrategy<JobError> {
         OrderFault::Replayed,
         OrderFault::Signature,
     ]);
-    let feature = prop::sample::select(vec![Feature::Constraint, Feature::JobKind, Feature::Input, Feature::Choices]);
-    let bare = vec![JobError::Cancelled, JobError::DeadlineExceeded, JobError::Engine, JobError::ProviderLost];
+    let feature =
+        prop::sample::select(vec![Feature::Constraint, Feature::JobKind, Feature::Input, Feature::Choices]);
+    let bare =
+        vec![JobError::Cancelled, JobError::DeadlineExceeded, JobError::Engine, JobError::ProviderLost];
     prop_oneof![
         prop::sample::select(bare),
         any::<u64>().prop_map(|retry_after_ms| JobError::Busy { retry_after_ms }),
@@ -237,16 +276,19 @@ pub(crate) fn error() -> BoxedStrategy<JobError> {
             .prop_map(|(capability, sample)| JobError::NothingOffered { capability, sample }),
         why.prop_map(|why| JobError::Order { why }),
         feature.prop_map(|feature| JobError::Unsupported { feature }),
-    ].boxed()
+    ]
+    .boxed()
 }
 
 /// A statement as a liar writes it: any payload under any name.
 fn claim<T: Payload + std::fmt::Debug + 'static>(value: BoxedStrategy<T>) -> BoxedStrategy<Signed<T>> {
-    (value, some_peer(), any::<[u8; 32]>()).prop_map(|(value, signer, half)| {
-        let mut signature = [0; 64];
-        signature[..32].copy_from_slice(&half);
-        Signed::from_parts(signer, value.encode(), signature)
-    }).boxed()
+    (value, some_peer(), any::<[u8; 32]>())
+        .prop_map(|(value, signer, half)| {
+            let mut signature = [0; 64];
+            signature[..32].copy_from_slice(&half);
+            Signed::from_parts(signer, value.encode(), signature)
+        })
+        .boxed()
 }
 
 pub(crate) fn acknowledgement() -> BoxedStrategy<Acknowledgement> {
@@ -254,7 +296,8 @@ pub(crate) fn acknowledgement() -> BoxedStrategy<Acknowledgement> {
 }
 
 pub(crate) fn request() -> BoxedStrategy<Request> {
-    prop_oneof![ask().prop_map(Request::Ask), claim(bid()).prop_map(Request::Bid), Just(Request::Profile)].boxed()
+    prop_oneof![ask().prop_map(Request::Ask), claim(bid()).prop_map(Request::Bid), Just(Request::Profile)]
+        .boxed()
 }
 
 pub(crate) fn response() -> BoxedStrategy<Response> {
@@ -263,7 +306,8 @@ pub(crate) fn response() -> BoxedStrategy<Response> {
         error().prop_map(Response::Decline),
         claim(profile()).prop_map(Response::Profile),
         Just(Response::Received),
-    ].boxed()
+    ]
+    .boxed()
 }
 
 pub(crate) fn announcement() -> BoxedStrategy<Announcement> {
@@ -291,5 +335,6 @@ pub(crate) fn frame() -> BoxedStrategy<Frame> {
         (some_job(), claim(segment())).prop_map(|(job, segment)| Frame::Segment { job, segment }),
         (some_job(), claim(receipt())).prop_map(|(job, receipt)| Frame::Finish { job, receipt }),
         (some_job(), error()).prop_map(|(job, error)| Frame::Fail { job, error }),
-    ].boxed()
+    ]
+    .boxed()
 }

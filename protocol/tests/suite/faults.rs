@@ -2,9 +2,7 @@
 
 use crypto::{Commitment, Digest, Network};
 use protocol::event::{Production, Side};
-use protocol::{
-    Credits, Event, Evidence, Finish, Frame, JobError, JobEvent, JobKind, Receipt, Usage,
-};
+use protocol::{Credits, Event, Evidence, Finish, Frame, JobError, JobEvent, JobKind, Receipt, Usage};
 
 use crate::values::*;
 use crate::world::{World, forge, resign};
@@ -89,7 +87,10 @@ fn a_provider_that_answers_longer_than_ordered_is_blocked() {
 
 #[test]
 fn a_token_whose_text_or_id_was_changed_is_caught_at_that_token() {
-    for changed in [protocol::Token { id: Some(3), text: " lie".into() }, protocol::Token { id: None, text: " w3".into() }] {
+    for changed in [
+        protocol::Token { id: Some(3), text: " lie".into() },
+        protocol::Token { id: None, text: " w3".into() },
+    ] {
         let bend = at(3, move |frame| match frame {
             Frame::Token { job, index, commitment, .. } => {
                 vec![Frame::Token { job, index, token: changed.clone(), commitment }]
@@ -114,7 +115,9 @@ fn a_wrong_commitment_is_caught_at_that_token() {
     assert_eq!(world.tokens(job_id(1)), 0);
 }
 
-fn segment(bend: impl Fn(crypto::Signed<protocol::Segment>) -> Vec<crypto::Signed<protocol::Segment>> + 'static) -> impl FnMut(Frame) -> Vec<Frame> {
+fn segment(
+    bend: impl Fn(crypto::Signed<protocol::Segment>) -> Vec<crypto::Signed<protocol::Segment>> + 'static,
+) -> impl FnMut(Frame) -> Vec<Frame> {
     move |frame| match frame {
         Frame::Segment { job, segment } => {
             bend(segment).into_iter().map(|segment| Frame::Segment { job, segment }).collect()
@@ -146,7 +149,8 @@ fn a_provider_that_does_not_sign_its_segments_gets_no_acknowledgement() {
 
 #[test]
 fn a_receipt_with_any_bent_field_that_the_requester_knows_is_refused() {
-    let changes: [(&str, fn(&mut Receipt)); 20] = [
+    type Change = fn(&mut Receipt);
+    let changes: [(&str, Change); 20] = [
         ("network", |r| r.network = "test".parse().unwrap()),
         ("job", |r| r.job = job_id(5)),
         ("parent", |r| r.parent = Some(job_id(5))),

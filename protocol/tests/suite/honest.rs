@@ -55,7 +55,8 @@ fn a_debt_is_recorded_before_it_is_acknowledged_and_before_the_user_hears_of_it(
     let mut world = mesh();
     world.submit(peer(1), job_id(1), spec());
     world.finish(job_id(1));
-    let at = |wanted: fn(&Output) -> bool| world.journal.iter().position(|(who, o)| *who == peer(1) && wanted(o));
+    let at =
+        |wanted: fn(&Output) -> bool| world.journal.iter().position(|(who, o)| *who == peer(1) && wanted(o));
     let recorded = at(|o| matches!(o, Output::Record(entry) if entry.direction == Direction::Spent)).unwrap();
     let acknowledged = at(|o| matches!(o, Output::Frame { frame: Frame::Acknowledge { .. }, .. })).unwrap();
     let told = at(|o| matches!(o, Output::Notify { event: JobEvent::Done(_), .. })).unwrap();
@@ -141,7 +142,9 @@ fn who_asks_for_what_nobody_offers_learns_what_is_on_offer() {
 fn in_an_empty_mesh_the_sample_is_empty() {
     let mut world = World::of(1);
     world.submit(peer(1), job_id(1), spec());
-    let JobEvent::Failed(JobError::NothingOffered { sample, .. }) = world.finish(job_id(1)) else { panic!("failed") };
+    let JobEvent::Failed(JobError::NothingOffered { sample, .. }) = world.finish(job_id(1)) else {
+        panic!("failed")
+    };
     assert_eq!(sample, []);
 }
 

@@ -5,10 +5,11 @@ use proptest::prelude::*;
 use protocol::event::{Command, InboundId, Production, QueryId, RequestId, RunId, Side, Submission};
 use protocol::message::Start;
 use protocol::peer::Config;
-use protocol::{Event, Evidence, Frame, Output, Peer, Request, Response, Timestamp};
+use protocol::{Event, Evidence, Frame, JobEvent, Message, Output, Peer, Request, Response, Timestamp};
 
 use crate::any;
 use crate::values::*;
+use crate::world::World;
 
 /// One thing that happens, and how much later.
 #[derive(Clone, Debug)]
@@ -42,16 +43,18 @@ fn bid() -> BoxedStrategy<Signed<protocol::Bid>> {
 }
 
 fn fair_start() -> BoxedStrategy<Frame> {
-    (any::order(), any::<bool>(), 1u8..5).prop_map(|(mut order, honest, seed)| {
-        let input = protocol::Input::Text(PROMPT.into());
-        if honest {
-            (order.provider, order.input, order.issued) = (peer(1), input.commitment(&SALT), START);
-            (order.kind, order.constraint, order.sampling) = (spec().kind, None, spec().sampling);
-            order.limits = spec().limits;
-        }
-        let order = Signed::sign(&Network::default(), &key(seed), order).into_signed();
-        Frame::Start(Start { order, input, salt: SALT })
-    }).boxed()
+    (any::order(), any::<bool>(), 1u8..5)
+        .prop_map(|(mut order, honest, seed)| {
+            let input = protocol::Input::Text(PROMPT.into());
+            if honest {
+                (order.provider, order.input, order.issued) = (peer(1), input.commitment(&SALT), START);
+                (order.kind, order.constraint, order.sampling) = (spec().kind, None, spec().sampling);
+                order.limits = spec().limits;
+            }
+            let order = Signed::sign(&Network::default(), &key(seed), order).into_signed();
+            Frame::Start(Start { order, input, salt: SALT })
+        })
+        .boxed()
 }
 
 fn frame() -> BoxedStrategy<Frame> {
@@ -62,7 +65,8 @@ fn frame() -> BoxedStrategy<Frame> {
             .prop_map(|(job, acknowledgement)| Frame::Acknowledge { job, acknowledgement }),
         (any::some_job(), said(any::segment())).prop_map(|(job, segment)| Frame::Segment { job, segment }),
         (any::some_job(), said(any::receipt())).prop_map(|(job, receipt)| Frame::Finish { job, receipt }),
-    ].boxed()
+    ]
+    .boxed()
 }
 
 fn side() -> impl Strategy<Value = Side> {
@@ -76,11 +80,13 @@ fn production() -> BoxedStrategy<Production> {
         Just(rendered()),
         any::<[u32; 2]>().prop_map(|[done, of]| Production::Progress { done, of }),
         (0u32..9).prop_map(|index| Production::Token(token(index))),
-    ].boxed()
+    ]
+    .boxed()
 }
 
 fn command() -> BoxedStrategy<Command> {
-    let submission = (any::some_job(), any::input(), prop::option::of(any::some_peer()), any::<bool>(), 0u64..3);
+    let submission =
+        (any::some_job(), any::input(), prop::option::of(any::some_peer()), any::<bool>(), 0u64..3);
     prop_oneof![
         any::some_job().prop_map(|job| Command::Cancel { job }),
         prop::collection::vec(any::offer(), 0..3).prop_map(Command::Offer),
@@ -90,14 +96,16 @@ fn command() -> BoxedStrategy<Command> {
             let spec = protocol::JobSpec { input, provider, choosing, ..spec() };
             Command::Submit(Submission { job, salt: SALT, spec, run: (run > 0).then_some(RunId(run)) })
         }),
-    ].boxed()
+    ]
+    .boxed()
 }
 
 fn event() -> BoxedStrategy<Event> {
     let response = prop_oneof![any::response(), bid().prop_map(Response::Bid)];
     let request = prop_oneof![any::request(), bid().prop_map(Request::Bid), Just(Request::Profile)];
     let found = said(any::profile()).prop_map(|p| p.verify(&Network::default()).ok());
-    let evidence = prop::sample::select(vec![Evidence::Malformed, Evidence::OverCap, Evidence::UnknownVersion]);
+    let evidence =
+        prop::sample::select(vec![Evidence::Malformed, Evidence::OverCap, Evidence::UnknownVersion]);
     prop_oneof![
         4 => ((0u64..20).prop_map(RequestId), any::some_peer(), prop::option::of(response))
             .prop_map(|(id, from, answer)| Event::Answer { id, from, answer }),
@@ -169,6 +177,41 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever bit of a provider's stream changes on the way, the user reads nothing that the provider did not say,
+    /// and a receipt is accepted only for the whole.
+    #[test]
+    fn no_changed_bit_reaches_the_user(at in 0usize..45, bit in any::<prop::sample::Index>()) {
+        let mut world = World::of(2);
+        world.offer(crate::values::peer(2), vec![text_offer(1000)]);
+        world.script(crate::values::peer(2), answer(40));
+        let mut sent = 0;
+        world.bend(crate::values::peer(2), move |frame| {
+            sent += 1;
+            let mut bytes = frame.to_bytes();
+            if sent - 1 != at {
+                return vec![frame];
+            }
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            Frame::from_bytes(&bytes).into_iter().collect()
+        });
+        world.submit(crate::values::peer(1), job_id(1), for_peer(crate::values::peer(2)));
+        let end = world.finish(job_id(1));
+        let honest = |event: &JobEvent| match event {
+            JobEvent::Token { index, token: seen } => *seen == token(*index as u32),
+            _ => true,
+        };
+        prop_assert!(world.events(job_id(1)).into_iter().all(honest));
+        if let JobEvent::Done(completion) = end {
+            prop_assert_eq!(completion.opening.output.len(), 40);
+            prop_assert_eq!(completion.receipt.check_opening(&completion.opening), Ok(()));
+        }
+    }
+}
+
 /// How much a peer remembers, as the length of everything that it knows, written out.
 fn weight(peer: &Peer) -> usize {
     format!("{peer:?}").len()
@@ -189,7 +232,10 @@ fn strangers_that_ask_and_never_order_fill_nothing() {
     let flood = |peer: &mut Peer| {
         for n in 0..500 {
             let from = crate::values::peer(1 + (n % 200) as u8);
-            peer.handle(START, Event::Request { from, inbound: InboundId(1), request: Request::Ask(ask(n, START)) });
+            peer.handle(
+                START,
+                Event::Request { from, inbound: InboundId(1), request: Request::Ask(ask(n, START)) },
+            );
             while peer.poll_output().is_some() {}
         }
         weight(peer)

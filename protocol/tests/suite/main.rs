@@ -10,6 +10,8 @@
 //!
 //! [`world`] drives the peers, [`values`], [`samples`] and [`any`] make what they talk about.
 
+#![expect(clippy::unwrap_used, reason = "tests say by failing")]
+
 mod any;
 mod codec;
 mod faults;

@@ -1,12 +1,12 @@
 //! Bidders: who wins, who waits, and who breaks the market's rules.
 
 use crypto::{Network, Signed};
-use protocol::event::{InboundId, Production, RequestId};
+use protocol::event::{Command, Production, RequestId, Submission};
 use protocol::market::bidder;
 use protocol::message::{Ask, Bid};
 use protocol::{
-    Announcement, Capability, Credits, Event, Evidence, Frame, JobError, JobEvent, Output, Request, Response, Timestamp,
-    peer::Config,
+    Announcement, Capability, Credits, Event, Evidence, Frame, JobError, JobEvent, Output, Peer, Request,
+    Response, Timestamp, peer::Config,
 };
 
 use crate::values::*;
@@ -18,9 +18,8 @@ pub(crate) fn one_place() -> Config {
     Config { bidder, ..Config::default() }
 }
 
-/// A bid of the peer with `seed` to the peer 1, as a puppet makes it by hand.
-fn bid(seed: u8, job: u8, completion: u64) -> Bid {
-    let _ = seed;
+/// A bid to peer 1, as a puppet makes it by hand.
+fn bid(job: u8, completion: u64) -> Bid {
     let expires = START.after(5_000);
     Bid { job: job_id(job), requester: peer(1), offer: text_offer(completion), queue: 0, expires }
 }
@@ -46,16 +45,18 @@ fn wins_the_honest(mut world: World) -> World {
 #[test]
 fn a_second_bid_of_one_bidder_does_not_count() {
     let mut world = World::of(1);
-    world.deliver(peer(1), Event::Command(protocol::event::Command::Offer(vec![text_offer(9000)])));
+    world.deliver(peer(1), Event::Command(Command::Offer(vec![text_offer(9000)])));
     world.submit(peer(1), job_id(1), auction());
-    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 500)));
-    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 400)));
+    world.request(peer(1), peer(9), sealed(9, bid(1, 500)));
+    world.request(peer(1), peer(9), sealed(9, bid(1, 400)));
     assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Replayed, 1)]);
     world.elapse(800);
     assert_eq!(world.started(job_id(1)), [peer(9), peer(1)], "the puppet cannot be reached");
     let starts = world.events(job_id(1)).into_iter();
     let prices: Vec<_> = starts
-        .filter_map(|e| if let JobEvent::Started { offer, .. } = e { Some(offer.price.completion) } else { None })
+        .filter_map(
+            |e| if let JobEvent::Started { offer, .. } = e { Some(offer.price.completion) } else { None },
+        )
         .collect();
     assert_eq!(prices, [Credits(500), Credits(9000)], "the first word counts");
 }
@@ -64,14 +65,14 @@ fn a_second_bid_of_one_bidder_does_not_count() {
 fn a_bid_after_the_deadline_is_ignored_and_one_after_the_job_counts_against_its_bidder() {
     let mut world = open_auction();
     world.elapse(800);
-    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    world.request(peer(1), peer(9), sealed(9, bid(1, 0)));
     assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Expired, 1)]);
     wins_the_honest(world);
 
     let mut world = open_auction();
     world.script(peer(2), Vec::new());
     world.elapse(800);
-    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    world.request(peer(1), peer(9), sealed(9, bid(1, 0)));
     assert_eq!(world.evidence(peer(1), peer(9)), [], "gossip may have been slow");
     assert_eq!(world.started(job_id(1)), [peer(2)]);
 }
@@ -79,7 +80,7 @@ fn a_bid_after_the_deadline_is_ignored_and_one_after_the_job_counts_against_its_
 #[test]
 fn a_bid_that_has_expired_does_not_count() {
     let mut world = open_auction();
-    world.request(peer(1), peer(9), sealed(9, Bid { expires: START, ..bid(9, 1, 0) }));
+    world.request(peer(1), peer(9), sealed(9, Bid { expires: START, ..bid(1, 0) }));
     assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Expired, 1)]);
 }
 
@@ -90,7 +91,7 @@ fn a_bid_over_the_ceiling_does_not_count() {
     let mut wanted = auction();
     wanted.requirement.ceiling = Some(price(0, 2000));
     world.submit(peer(1), job_id(1), wanted);
-    let dear = Bid { offer: text_offer(2001), ..bid(9, 1, 0) };
+    let dear = Bid { offer: text_offer(2001), ..bid(1, 0) };
     world.request(peer(1), peer(9), sealed(9, dear));
     assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Unexpected, 1)]);
 }
@@ -98,7 +99,7 @@ fn a_bid_over_the_ceiling_does_not_count() {
 #[test]
 fn a_bid_with_another_capability_or_model_does_not_count() {
     let mut world = open_auction();
-    let other = Bid { offer: offer(&capability("text.embedding"), 0), ..bid(9, 1, 0) };
+    let other = Bid { offer: offer(&capability("text.embedding"), 0), ..bid(1, 0) };
     world.request(peer(1), peer(9), sealed(9, other));
     assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Unexpected, 1)]);
 }
@@ -106,13 +107,14 @@ fn a_bid_with_another_capability_or_model_does_not_count() {
 #[test]
 fn a_forged_bid_blocks_who_presents_it() {
     let forged = |n: u8| {
-        let signed = Signed::sign(&Network::default(), &key(9), bid(9, 1, 0)).into_signed();
+        let signed = Signed::sign(&Network::default(), &key(9), bid(1, 0)).into_signed();
         let other: Network = "test".parse().unwrap();
         match n {
             0 => forge(&signed),
-            1 => Signed::sign(&other, &key(9), bid(9, 1, 0)).into_signed(),
-            2 => Signed::sign(&Network::default(), &key(8), bid(8, 1, 0)).into_signed(),
-            3 => Signed::sign(&Network::default(), &key(9), Bid { requester: peer(2), ..bid(9, 1, 0) }).into_signed(),
+            1 => Signed::sign(&other, &key(9), bid(1, 0)).into_signed(),
+            2 => Signed::sign(&Network::default(), &key(8), bid(1, 0)).into_signed(),
+            3 => Signed::sign(&Network::default(), &key(9), Bid { requester: peer(2), ..bid(1, 0) })
+                .into_signed(),
             _ => Signed::from_parts(peer(9), vec![0; 100_000], *signed.signature()),
         }
     };
@@ -127,16 +129,39 @@ fn a_forged_bid_blocks_who_presents_it() {
 
 #[test]
 fn a_quote_for_another_job_is_no_answer() {
-    let mut world = World::of(1);
-    world.submit(peer(1), job_id(1), for_peer(peer(9)));
-    let asked = |o: &Output| if let Output::Request { id, .. } = o { Some(*id) } else { None };
-    let id = world.journal.iter().find_map(|(_, o)| asked(o)).unwrap();
-    assert_eq!(id, RequestId(1));
-    // The world answered for the puppet that it is not there; a later answer finds no question.
-    assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Unreachable, 1)]);
-    let signed = Signed::sign(&world.network, &key(9), bid(9, 2, 0)).into_signed();
-    world.deliver(peer(1), Event::Answer { id, from: peer(9), answer: Some(Response::Bid(signed)) });
-    assert_eq!(world.started(job_id(1)), []);
+    let mut peer_alone = Peer::new(Config::default(), Network::default(), key(1));
+    let mut tell = |event| {
+        peer_alone.handle(START, event);
+        std::iter::from_fn(|| peer_alone.poll_output()).collect::<Vec<_>>()
+    };
+    let submission = Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None };
+    let asked = tell(Event::Command(Command::Submit(submission)));
+    let id = asked.iter().find_map(|o| if let Output::Request { id, .. } = o { Some(*id) } else { None });
+    let other = Signed::sign(&Network::default(), &key(9), bid(2, 0)).into_signed();
+    let answer = Event::Answer { id: id.unwrap(), from: peer(9), answer: Some(Response::Bid(other)) };
+    // There is nobody else to ask, so the job is over at once and not at the deadline for quotes.
+    let failed = |o: &Output| matches!(o, Output::Notify { event: JobEvent::Failed(JobError::Engine), .. });
+    assert!(tell(answer).iter().any(failed));
+    assert_eq!(peer_alone.reputation().counts(&peer(9)).collect::<Vec<_>>(), [(Evidence::Unexpected, 1)]);
+}
+
+#[test]
+fn an_answer_to_no_question_changes_nothing() {
+    let mut world = open_auction();
+    let signed = Signed::sign(&world.network, &key(9), bid(1, 0)).into_signed();
+    let answer = Some(Response::Bid(signed));
+    world.deliver(peer(1), Event::Answer { id: RequestId(77), from: peer(9), answer });
+    assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), []);
+}
+
+#[test]
+fn a_bidder_that_is_blocked_before_the_award_never_sees_the_prompt() {
+    let mut world = open_auction();
+    world.request(peer(1), peer(9), sealed(9, bid(1, 0)));
+    world.request(peer(1), peer(9), sealed(8, bid(1, 0)));
+    assert!(world.blocked(peer(1), peer(9)));
+    world.request(peer(1), peer(9), sealed(9, bid(1, 0)));
+    assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::BadSignature, 1)]);
 }
 
 #[test]
@@ -201,14 +226,21 @@ fn a_winner_that_refuses_its_own_bid_loses_the_job_to_the_next() {
         let first = peer(2);
         move |frame| match frame {
             // The order to the cheaper one is delayed until its lease is over.
-            Frame::Start(start) if start.order.clone().verify(&Network::default()).unwrap().provider == first => vec![],
+            Frame::Start(start)
+                if start.order.clone().verify(&Network::default()).unwrap().provider == first =>
+            {
+                vec![]
+            }
             frame => vec![frame],
         }
     });
     world.submit(peer(1), job_id(1), spec());
     let busy = JobError::Busy { retry_after_ms: 1 };
     let refusal = Frame::Fail { job: job_id(1), error: busy };
-    world.deliver(peer(1), Event::Frame { from: peer(2), side: protocol::event::Side::Requester, frame: refusal });
+    world.deliver(
+        peer(1),
+        Event::Frame { from: peer(2), side: protocol::event::Side::Requester, frame: refusal },
+    );
     assert!(matches!(world.finish(job_id(1)), JobEvent::Done(_)));
     assert_eq!(world.started(job_id(1)), [peer(2), peer(3)]);
     assert_eq!(world.evidence(peer(1), peer(2)), [(Evidence::BrokenLease, 1)]);
@@ -216,23 +248,14 @@ fn a_winner_that_refuses_its_own_bid_loses_the_job_to_the_next() {
 
 #[test]
 fn a_bidder_that_broke_its_promise_cannot_bid_for_that_job_again() {
-    let mut world = World::of(1);
-    world.request(peer(1), peer(9), Request::Profile);
-    world.submit(peer(1), job_id(1), auction());
-    // The world knows no provider yet; the puppet is discovered by hand.
-    let query = world.journal.iter().rev().find_map(|(_, o)| match o {
-        Output::Discover { query, .. } => Some(*query),
-        _ => None,
-    });
-    assert!(query.is_some());
     let mut world = World::of(2);
     world.offer(peer(2), vec![text_offer(9000)]);
     world.submit(peer(1), job_id(1), auction());
-    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    world.request(peer(1), peer(9), sealed(9, bid(1, 0)));
     world.script(peer(2), vec![Production::Failed(JobError::Engine)]);
     world.elapse(800);
     assert_eq!(world.started(job_id(1)), [peer(9), peer(2)], "the puppet is not there, then the agent fails");
-    world.request(peer(1), peer(9), sealed(9, bid(9, 1, 0)));
+    world.request(peer(1), peer(9), sealed(9, bid(1, 0)));
     assert_eq!(world.started(job_id(1)).iter().filter(|p| **p == peer(9)).count(), 1);
 }
 
@@ -298,7 +321,8 @@ fn an_announcement_that_has_closed_gets_no_bid() {
     };
     let closed = Announcement::Job { ask: ask.clone(), closes: START };
     world.deliver(peer(2), Event::Announced { from: peer(1), announcement: closed });
-    let bids = |world: &World| world.journal.iter().filter(|(_, o)| matches!(o, Output::Request { .. })).count();
+    let bids =
+        |world: &World| world.journal.iter().filter(|(_, o)| matches!(o, Output::Request { .. })).count();
     assert_eq!(bids(&world), 0);
     let open = Announcement::Job { ask, closes: START.after(1) };
     world.deliver(peer(2), Event::Announced { from: peer(1), announcement: open });
@@ -311,14 +335,14 @@ fn the_largest_offer_that_a_profile_may_hold_fits_a_bid() {
     let list = vec![name.clone(); protocol::AgentOffer::MAX_LIST];
     let mut offer = text_offer(u64::MAX);
     offer.capability = capability(&format!("{}.b", "a".repeat(Capability::MAX_LEN - 2)));
-    (offer.agent, offer.languages, offer.modalities, offer.tools) = (name.clone(), list.clone(), list.clone(), list);
+    (offer.agent, offer.languages, offer.modalities, offer.tools) =
+        (name.clone(), list.clone(), list.clone(), list);
     if let Some(model) = &mut offer.model {
         (model.name, model.engine, model.context) = (name.clone(), name, u32::MAX);
     }
-    let bid = Bid { offer, expires: Timestamp(u64::MAX), queue: u32::MAX, ..bid(2, 1, 0) };
+    let bid = Bid { offer, expires: Timestamp(u64::MAX), queue: u32::MAX, ..bid(1, 0) };
     let signed = Signed::sign(&Network::default(), &key(2), bid).into_signed();
     assert!(signed.clone().verify(&Network::default()).is_ok());
     let bytes = protocol::Message::to_bytes(&Response::Bid(signed));
     assert!(<Response as protocol::Message>::from_bytes(&bytes).is_ok());
-    let _ = InboundId(0);
 }

@@ -4,8 +4,8 @@ use crypto::{Network, Signed};
 use protocol::event::{Event, Production, Side};
 use protocol::message::Start;
 use protocol::{
-    Acknowledgement, Credits, Evidence, Finish, Frame, Input, JobError, JobEvent, JobKind, Message, Order, Output, error::Feature,
-    error::Limit, error::OrderFault,
+    Acknowledgement, Credits, Evidence, Finish, Frame, Input, JobError, JobEvent, JobKind, Message, Order,
+    Output, error::Feature, error::Limit, error::OrderFault,
 };
 
 use crate::values::*;
@@ -73,7 +73,8 @@ fn an_order_for_another_network_blocks_its_sender() {
 
 #[test]
 fn an_order_addressed_to_another_provider_blocks_its_sender() {
-    let world = order_bent(|start| Start { order: resign(&start.order, 1, |o| o.provider = peer(3)), ..start });
+    let world =
+        order_bent(|start| Start { order: resign(&start.order, 1, |o| o.provider = peer(3)), ..start });
     refuses(world, OrderFault::Signature, Evidence::BadSignature, true);
 }
 
@@ -85,9 +86,15 @@ fn an_input_that_is_not_the_committed_one_blocks_its_sender() {
 
 #[test]
 fn an_order_from_the_past_or_the_future_is_refused() {
-    let old = order_bent(|start| Start { order: resign(&start.order, 1, |o| o.issued.0 -= Order::LIFETIME + 1), ..start });
+    let old = order_bent(|start| Start {
+        order: resign(&start.order, 1, |o| o.issued.0 -= Order::LIFETIME + 1),
+        ..start
+    });
     refuses(old, OrderFault::Expired, Evidence::Expired, false);
-    let early = order_bent(|start| Start { order: resign(&start.order, 1, |o| o.issued.0 += Order::LIFETIME + 1), ..start });
+    let early = order_bent(|start| Start {
+        order: resign(&start.order, 1, |o| o.issued.0 += Order::LIFETIME + 1),
+        ..start
+    });
     refuses(early, OrderFault::Expired, Evidence::Expired, false);
 }
 
@@ -136,7 +143,11 @@ fn an_order_that_was_done_cannot_be_replayed() {
     assert_eq!(world.evidence(peer(2), peer(1)), [(Evidence::Expired, 1)], "its lease is used up");
 
     world.deliver_bytes(peer(2), peer(9), Side::Provider, &bytes);
-    assert_eq!(world.evidence(peer(2), peer(9)), [(Evidence::BadSignature, 1)], "and nobody else can present it");
+    assert_eq!(
+        world.evidence(peer(2), peer(9)),
+        [(Evidence::BadSignature, 1)],
+        "and nobody else can present it"
+    );
 }
 
 #[test]
@@ -145,7 +156,9 @@ fn what_is_reserved_is_answered_with_unsupported() {
     let score: Change = |o| o.kind = JobKind::Score;
     let constraint: Change = |o| o.constraint = Some(crypto::Digest::of("test", b"schema"));
     let choice: Change = |o| o.sampling.choice = 1;
-    for (change, expected) in [(score, Feature::JobKind), (constraint, Feature::Constraint), (choice, Feature::Choices)] {
+    for (change, expected) in
+        [(score, Feature::JobKind), (constraint, Feature::Constraint), (choice, Feature::Choices)]
+    {
         let mut world = order_bent(move |start| Start { order: resign(&start.order, 1, change), ..start });
         assert_eq!(world.runs(peer(2)).len(), 1);
         let refused = |o: &Output| matches!(o, Output::Frame { frame: Frame::Fail { error: JobError::Unsupported { feature }, .. }, .. } if *feature == expected);
@@ -165,7 +178,13 @@ fn what_is_reserved_is_answered_with_unsupported() {
 fn an_order_whose_longest_answer_is_over_its_budget_is_refused_before_any_work() {
     let mut world = World::of(2);
     world.offer(peer(2), vec![text_offer(1000)]);
-    world.script(peer(2), (0..=100).map(|n| Production::Token(token(n))).chain([Production::Finished(Finish::Length)]).collect());
+    world.script(
+        peer(2),
+        (0..=100)
+            .map(|n| Production::Token(token(n)))
+            .chain([Production::Finished(Finish::Length)])
+            .collect(),
+    );
     let with_budget = |budget| {
         let mut spec = for_peer(peer(2));
         spec.limits.budget = Credits(budget);
@@ -179,7 +198,11 @@ fn an_order_whose_longest_answer_is_over_its_budget_is_refused_before_any_work()
     let JobEvent::Failed(error) = world.finish(job_id(1)) else { panic!("failed") };
     assert_eq!(error, JobError::Limit { limit: Limit::Budget });
     assert_eq!(world.runs(peer(2)).len(), 1);
-    assert_eq!(world.evidence(peer(1), peer(2)), [(Evidence::Delivered, 1)], "the provider did nothing wrong");
+    assert_eq!(
+        world.evidence(peer(1), peer(2)),
+        [(Evidence::Delivered, 1)],
+        "the provider did nothing wrong"
+    );
 }
 
 #[test]

@@ -7,8 +7,9 @@ use protocol::message::{Ask, Bid, Start};
 use protocol::profile::Versions;
 use protocol::receipt::{SignedStretch, prompt_digest};
 use protocol::{
-    Acknowledgement, AgentOffer, Announcement, ChatMessage, Choosing, Credits, Finish, Frame, Input, JobError, JobKind,
-    JobSpec, Limits, Order, Profile, Receipt, Request, Requirement, Response, Role, Sampling, Segment, Token, Usage,
+    Acknowledgement, AgentOffer, Announcement, ChatMessage, Choosing, Credits, Finish, Frame, Input,
+    JobError, JobKind, JobSpec, Limits, Order, Profile, Receipt, Request, Requirement, Response, Role,
+    Sampling, Segment, Token, Usage,
 };
 
 use crate::values::{START, capability, job_id, key, peer, price, text_offer};
@@ -92,8 +93,13 @@ fn ask() -> Ask {
 }
 
 pub(crate) fn bid() -> Verified<Bid> {
-    let bid =
-        Bid { job: job_id(1), requester: peer(REQUESTER), offer: offer(), queue: 1, expires: START.after(5_000) };
+    let bid = Bid {
+        job: job_id(1),
+        requester: peer(REQUESTER),
+        offer: offer(),
+        queue: 1,
+        expires: START.after(5_000),
+    };
     signed(PROVIDER, bid)
 }
 

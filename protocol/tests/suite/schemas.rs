@@ -15,7 +15,8 @@ fn schema(name: &str) -> Validator {
 }
 
 fn accepts(schema: &Validator, value: &Value) {
-    let errors: Vec<_> = schema.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    let errors: Vec<_> =
+        schema.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:?} in {value}");
 }
 

@@ -6,8 +6,8 @@ use protocol::job::Salt;
 use protocol::profile::{LatencyClass, Speed};
 use protocol::receipt::prompt_digest;
 use protocol::{
-    AgentOffer, Capability, Choosing, Credits, Finish, Input, JobId, JobKind, JobSpec, Limits, ModelOffer, Price,
-    Requirement, Sampling, Timestamp, Token,
+    AgentOffer, Capability, Choosing, Credits, Finish, Input, JobId, JobKind, JobSpec, Limits, ModelOffer,
+    Price, Requirement, Sampling, Timestamp, Token,
 };
 
 /// When every story begins.

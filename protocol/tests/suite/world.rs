@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crypto::{Network, PeerId, Signed};
 use protocol::event::{Command, InboundId, Production, RequestId, Run, RunId, Side, Submission};
 use protocol::{
-    AgentOffer, Announcement, Event, Evidence, Frame, JobEvent, JobId, JobSpec, Message, Output, Peer, Profile,
-    Request, Response, Timestamp, peer::Config,
+    AgentOffer, Announcement, Event, Evidence, Frame, JobEvent, JobId, JobSpec, Message, Output, Peer,
+    Profile, Request, Response, Timestamp, peer::Config,
 };
 
 use crate::values::{SALT, START, answer, key, peer};
@@ -152,15 +152,20 @@ impl World {
 
     /// What the job's submitter was told.
     pub(crate) fn events(&self, job: JobId) -> Vec<&JobEvent> {
-        let of_job = |(_, output): &'_ (PeerId, Output)| matches!(output, Output::Notify { job: j, .. } if *j == job);
+        let of_job =
+            |(_, output): &'_ (PeerId, Output)| matches!(output, Output::Notify { job: j, .. } if *j == job);
         let notices = self.journal.iter().filter(|entry| of_job(entry));
-        notices.filter_map(|(_, o)| if let Output::Notify { event, .. } = o { Some(event) } else { None }).collect()
+        notices
+            .filter_map(|(_, o)| if let Output::Notify { event, .. } = o { Some(event) } else { None })
+            .collect()
     }
 
     /// Who was started on the job, in order.
     pub(crate) fn started(&self, job: JobId) -> Vec<PeerId> {
         let events = self.events(job).into_iter();
-        events.filter_map(|e| if let JobEvent::Started { provider, .. } = e { Some(*provider) } else { None }).collect()
+        events
+            .filter_map(|e| if let JobEvent::Started { provider, .. } = e { Some(*provider) } else { None })
+            .collect()
     }
 
     /// How many tokens the job's submitter has seen.
@@ -226,7 +231,8 @@ impl World {
                 .retain(|(to, e)| *to != from || !matches!(e, Event::Produced { run: r, .. } if *r == run)),
             Output::Announce { announcement, .. } => self.publish(from, &announcement),
             Output::Discover { query, requirement } => {
-                let wanted = |p: &Profile| requirement.as_ref().is_none_or(|r| p.matching(r).next().is_some());
+                let wanted =
+                    |p: &Profile| requirement.as_ref().is_none_or(|r| p.matching(r).next().is_some());
                 let others = self.peers.iter().filter(|(id, _)| **id != from && !self.gone.contains(id));
                 let profiles = others.map(|(_, peer)| peer.profile(self.now));
                 let profiles = profiles.filter(|p| !p.agents.is_empty() && wanted(p)).collect();
@@ -292,7 +298,11 @@ impl World {
 }
 
 /// The same statement with its value changed, signed again by its author.
-pub(crate) fn resign<T: crypto::Payload>(signed: &Signed<T>, seed: u8, change: impl FnOnce(&mut T)) -> Signed<T> {
+pub(crate) fn resign<T: crypto::Payload>(
+    signed: &Signed<T>,
+    seed: u8,
+    change: impl FnOnce(&mut T),
+) -> Signed<T> {
     let network = Network::default();
     let mut value = T::decode(signed.payload()).expect("an honest payload");
     change(&mut value);

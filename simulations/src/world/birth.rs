@@ -30,6 +30,7 @@ impl<'a> World<'a> {
             groups: BTreeMap::new(),
             links: Links::new(scenario.network, seed),
             streams: Streams::default(),
+            fuses: BTreeMap::new(),
             calls: BTreeMap::new(),
             index: BTreeMap::new(),
             jobs: Jobs::new(),

@@ -5,11 +5,11 @@ use super::*;
 impl World<'_> {
     pub(super) fn on_fault(&mut self, index: usize) {
         match &self.scenario.faults[index] {
-            Fault::Kill { group, count, back_after, .. } => {
+            Fault::Kill { group, count, back_after, after_outputs, .. } => {
                 for host in self.busiest(group, *count) {
-                    self.kill(host);
-                    if let Some(after) = back_after {
-                        self.later(self.now.after(*after), Happening::Rise(host));
+                    match *after_outputs {
+                        Some(left) => drop(self.fuses.insert(host, Fuse { left, back_after: *back_after })),
+                        None => self.kill(host, *back_after),
                     }
                 }
             }
@@ -59,19 +59,45 @@ impl World<'_> {
         drawn
     }
 
-    fn kill(&mut self, host: HostId) {
+    /// Counts an output. True when the host died instead of performing it.
+    pub(super) fn burns(&mut self, host: HostId) -> bool {
+        let Some(fuse) = self.fuses.get_mut(&host) else { return false };
+        let back_after = fuse.back_after;
+        match fuse.left.checked_sub(1) {
+            Some(left) => fuse.left = left,
+            None => self.kill(host, back_after),
+        }
+        !self.hosts[host.0].is_up()
+    }
+
+    fn kill(&mut self, host: HostId, back_after: Option<u64>) {
+        self.fuses.remove(&host);
+        while let Some(output) = self.hosts[host.0].poll_output() {
+            self.watch.on_swallowed(&output);
+        }
         self.hosts[host.0].fall();
         for job in self.jobs.values_mut().filter(|job| job.host == host && job.end.is_none()) {
             job.end = Some((self.now, End::Orphaned));
         }
+        self.unplug(host);
+        if let Some(after) = back_after {
+            self.later(self.now.after(after), Happening::Rise(host));
+        }
+    }
+
+    /// Both ends of everything that the host was on: its own is gone, the others will learn of it.
+    fn unplug(&mut self, host: HostId) {
         let streams: Vec<_> =
             self.streams.iter().map(|(id, stream)| (id, stream.requester, stream.provider)).collect();
         for (id, requester, provider) in streams {
             for (side, end) in [(Side::Requester, requester), (Side::Provider, provider)] {
-                if end == host && self.streams.close(id, side) {
-                    for (_, bytes) in self.streams.release(id) {
-                        self.lose(&bytes);
-                    }
+                if end != host {
+                    continue;
+                }
+                for (_, bytes) in self.streams.release(id) {
+                    self.lose(&bytes);
+                }
+                if self.streams.close(id, side) {
                     self.break_later(id, side.opposite());
                 }
             }

@@ -17,6 +17,9 @@ impl World<'_> {
     pub(super) fn settle(&mut self, host: HostId) {
         loop {
             if let Some(output) = self.hosts[host.0].poll_output() {
+                if self.burns(host) {
+                    return self.watch.on_swallowed(&output);
+                }
                 self.perform(host, output);
             } else if let Some(action) = self.hosts[host.0].poll_action() {
                 self.act(host, action);

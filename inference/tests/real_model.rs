@@ -1,0 +1,65 @@
+//! The default model, when it is at hand: the one test that sees real weights, a real vocabulary, a real template.
+//!
+//! The file is taken from `LLAMESH_TEST_MODEL`, or from the cache where `llamesh` keeps it. Without it the test
+//! says on stderr that nothing was tested.
+
+#![expect(clippy::print_stderr, reason = "a skipped test must be heard")]
+
+use std::path::PathBuf;
+
+use inference::{Chat, Claim, Engine, FinishReason, Message, Model, Prompt, Request, Sampling, Step};
+
+fn model_file() -> Option<PathBuf> {
+    let named = std::env::var_os("LLAMESH_TEST_MODEL").map(PathBuf::from);
+    let cache = std::env::var_os("LLAMESH_CACHE").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/llamesh"));
+    let cached = cache.or(home).map(|cache| cache.join("models/smollm2.gguf"));
+    named.or(cached).filter(|path| path.is_file())
+}
+
+fn greedy(max_tokens: u32) -> Sampling {
+    Sampling { max_tokens, temperature: 0.0, ..Sampling::default() }
+}
+
+#[test]
+fn the_default_model_knows_a_capital_and_its_answer_replays() {
+    let Some(path) = model_file() else {
+        eprintln!(
+            "SKIPPED: no model file; set LLAMESH_TEST_MODEL to a SmolLM2-135M-Instruct GGUF to run this test"
+        );
+        return;
+    };
+    let model = Model::load(&path).unwrap();
+    assert_eq!((model.card().vocabulary, model.card().context), (49_152, 4_096));
+
+    let plain = model.tokenize("Hello world 2025<|im_end|>").unwrap();
+    let names: Vec<_> = plain.iter().map(|&id| model.vocabulary().decode(&[id])).collect();
+    assert_eq!(
+        names,
+        ["Hello", " world", " ", "2", "0", "2", "5", ""],
+        "words as trained, digits one by one"
+    );
+
+    let chat = Chat { messages: vec![Message::new("user", "What is the capital of France?")], now: 0 };
+    let request = Request::new(model.prompt(&Prompt::Chat(chat)).unwrap(), greedy(24));
+    let (mut ids, mut text, mut finish) = (Vec::new(), String::new(), None);
+    for step in model.generate(&request).unwrap() {
+        match step.unwrap() {
+            Step::Prefilled { .. } => {}
+            Step::Token { id, text: piece, .. } => {
+                ids.push(id);
+                text += &piece;
+            }
+            Step::Finished { reason, rest, .. } => {
+                text += &rest;
+                finish = Some(reason);
+            }
+        }
+    }
+    assert_eq!(text, "The capital of France is Paris.");
+    assert_eq!(finish, Some(FinishReason::EndOfText));
+
+    let claim = Claim { prompt: request.prompt, answer: ids, sampling: request.sampling, finish };
+    let replay = model.replay(&claim).unwrap().complete().unwrap();
+    assert!(replay.exact() && replay.worst_margin == 0.0, "{replay:?}");
+}

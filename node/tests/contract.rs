@@ -1,0 +1,473 @@
+//! The contract with scripts: what every command prints as JSON and how it ends, with real processes.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{ANYWHERE, Home, Outcome, Peer, Request, shown, text, tiny};
+
+/// A job's lines as the contract has them: started, tokens in order, done; and the receipt that they lead to.
+fn assert_job(home: &Home, outcome: &Outcome, provider: &str) {
+    let done = outcome.done();
+    let started = outcome.one("started");
+    assert_eq!(started["provider"], provider);
+    assert!(started["job"].as_str().is_some_and(|job| job.len() == 32), "{started}");
+    let tokens: Vec<&Value> = outcome.lines.iter().filter(|line| line["event"] == "token").collect();
+    for (index, token) in tokens.iter().enumerate() {
+        assert_eq!(token["index"], index);
+        assert!(token.as_object().unwrap().contains_key("id"), "{token}");
+    }
+    let streamed: String = tokens.iter().map(|token| text(&token["text"])).collect();
+    assert_eq!(done["text"], streamed);
+    assert_eq!(done["provider"], provider);
+    assert_eq!(done["usage"]["completion_tokens"], tokens.len());
+    assert!(done["usage"]["prompt_tokens"].is_u64());
+    let file = text(&done["receipt_file"]);
+    assert!(file.contains(&text(&done["receipt"])));
+    assert_eq!(home.run(&["verify", &file]).document()["verdict"], "signed");
+}
+
+#[test]
+fn the_ready_line_is_the_first_and_only_one() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    let keys: Vec<_> = peer.ready.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, ["api", "event", "listen", "peer"]);
+    assert!(peer.id().starts_with("12D3"));
+    assert!(peer.address().starts_with("/ip4/127.0.0.1/tcp/") && !peer.address().contains("/tcp/0/"));
+    assert!(peer.address().ends_with(&format!("/p2p/{}", peer.id())));
+    assert!(peer.api().starts_with("http://127.0.0.1:"));
+    assert_eq!(std::fs::read_to_string(peer.home.data().join("api")).unwrap().trim(), peer.api());
+    peer.process.signal("TERM");
+    let outcome = peer.process.finish();
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, ""), "{outcome:?}");
+    assert!(!peer.home.data().join("api").exists());
+}
+
+#[test]
+fn ctrl_c_ends_a_peer_in_order_too() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    peer.process.signal("INT");
+    assert_eq!(peer.process.finish().code, 0);
+    assert!(!peer.home.data().join("api").exists());
+}
+
+#[test]
+fn a_job_goes_through_the_running_peer_its_api_or_a_bootstrap_address() {
+    let provider = Peer::up(&["--engine", "echo"]);
+    let other = Peer::join(&provider, &["--model", "-"]);
+    let stranger = Home::new();
+    let prompt = "one two  three";
+
+    let outcome = other.submit(&[prompt]);
+    assert_job(&other.home, &outcome, &provider.id());
+    assert_eq!(outcome.answer(), prompt);
+
+    let outcome = stranger.run(&["submit", prompt, "--api", &other.api()]);
+    assert_job(&stranger, &outcome, &provider.id());
+
+    let outcome = stranger.run(&["submit", prompt, "--bootstrap", &provider.address()]);
+    assert_job(&stranger, &outcome, &provider.id());
+    assert!(text(&outcome.done()["receipt_file"]).starts_with(&shown(&stranger.data())), "{outcome:?}");
+
+    // The peer that it came to by is not the one that can do it.
+    let outcome = stranger.run(&["submit", prompt, "--bootstrap", &other.address()]);
+    assert_job(&stranger, &outcome, &provider.id());
+}
+
+#[test]
+fn a_peer_serves_itself() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    assert_job(&peer.home, &peer.submit(&["hello"]), &peer.id());
+}
+
+#[test]
+fn the_prompt_may_come_by_stdin() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    let mut process = peer.home.start(&["submit", "-"]);
+    process.feed("from a pipe\nwith two lines");
+    assert_eq!(process.finish().answer(), "from a pipe\nwith two lines");
+}
+
+#[test]
+fn the_provider_may_be_chosen_and_the_job_may_be_auctioned() {
+    let first = Peer::up(&["--engine", "echo"]);
+    let second = Peer::join(&first, &["--engine", "echo"]);
+    for chosen in [&first, &second] {
+        let outcome = first.submit(&["x", "--provider", &chosen.id()]);
+        assert_job(&first.home, &outcome, &chosen.id());
+    }
+    let outcome = second.submit(&["x y", "--auction"]);
+    assert_eq!(outcome.answer(), "x y");
+    let bids = outcome.lines.iter().filter(|line| line["event"] == "bid").count();
+    assert!(bids >= 1, "{outcome:?}");
+}
+
+#[test]
+fn people_read_the_answer_on_stdout_and_the_rest_on_stderr() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    let mut command = peer.home.bare(&["submit", "plain words"]);
+    command.arg("--data-dir").arg(peer.home.data());
+    let outcome = peer.home.spawn(command).finish();
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "plain words\n"), "{outcome:?}");
+    assert!(outcome.stderr.contains("llamesh verify"), "{outcome:?}");
+}
+
+#[test]
+fn find_peers_and_doctor_tell_who_is_there() {
+    let provider = Peer::up(&["--engine", "echo:50", "--capability", "code.generation"]);
+    let other = Peer::join(&provider, &["--model", "-"]);
+    other.submit(&["x", "--capability", "code", "--max-tokens", "1"]).done();
+
+    for capability in [&[][..], &["code"], &["code.generation"]] {
+        let found = other.run(&[&["find"], capability].concat());
+        let providers = &found.document()["providers"];
+        assert_eq!(providers[0]["peer"], provider.id());
+        assert_eq!(providers[0]["profile"]["agents"][0]["capability"], "code.generation");
+        assert_eq!(providers[0]["profile"]["agents"][0]["speed"]["decode"], 50);
+    }
+    let found = Home::new().run(&["find", "code", "--bootstrap", &other.address()]);
+    assert_eq!(found.document()["providers"][0]["peer"], provider.id());
+
+    let peers = other.run(&["peers"]);
+    let peer = &peers.document()["peers"][0];
+    assert_eq!((&peer["peer"], &peer["connected"]), (&json!(provider.id()), &json!(true)));
+    assert_eq!(peer["direction"], "outbound");
+    assert_eq!(peer["capabilities"][0], "code.generation");
+    assert!(peer["evidence"].as_array().unwrap().contains(&json!(["delivered", 1])), "{peer}");
+
+    let doctor = other.run(&["doctor"]);
+    let status = doctor.document();
+    assert_eq!((&status["peer"], &status["network"]), (&json!(other.id()), &json!("main")));
+    assert!(text(&status["did"]).starts_with("did:key:z6Mk"));
+    assert_eq!(status["connected"][0]["peer"], provider.id());
+    assert_eq!(status["listening"][0], other.address());
+}
+
+#[test]
+fn doctor_remembers_dials_that_failed() {
+    let mut gone = Peer::up(&["--model", "-"]);
+    gone.kill();
+    let peer = Peer::join(&gone, &["--engine", "echo"]);
+    // Its first dial may still be on its way when it is ready; a lookup of its own waits long enough.
+    let status = loop {
+        let status = peer.run(&["doctor"]).document().clone();
+        if status["dial_errors"] != json!([]) {
+            break status;
+        }
+    };
+    assert!(text(&status["dial_errors"][0]["address"]).starts_with("/ip4/127.0.0.1/tcp/"), "{status}");
+    // A bootstrap peer that is away is no reason not to work.
+    assert_eq!(peer.submit(&["alone"]).answer(), "alone");
+}
+
+#[test]
+fn environment_variables_say_what_flags_say() {
+    let home = Home::new();
+    let with = |args: &[&str]| {
+        let mut command = home.bare(args);
+        command.env("LLAMESH_DATA_DIR", home.data()).env("LLAMESH_JSON", "true").env("LLAMESH_NETWORK", "elsewhere");
+        command
+    };
+    let mut command = with(&["up"]);
+    command.env("LLAMESH_LISTEN", ANYWHERE).env("LLAMESH_API", "127.0.0.1:0").env("LLAMESH_ENGINE", "echo");
+    command.env("LLAMESH_CAPABILITY", "text.generation,text.echo");
+    let mut process = home.spawn(command);
+    let ready = process.line();
+    assert_eq!(ready["event"], "ready");
+
+    let status = home.spawn(with(&["doctor"])).finish();
+    assert_eq!(status.document()["network"], "elsewhere");
+    let outcome = home.spawn(with(&["submit", "by environment", "--capability", "text.echo"])).finish();
+    assert_eq!(outcome.answer(), "by environment");
+
+    // What a container has in its environment for `up` does not get in the way of other commands.
+    let mut command = with(&["submit", "x"]);
+    command.env("LLAMESH_API", text(&ready["api"])).env("LLAMESH_BOOTSTRAP", text(&ready["listen"][0]));
+    assert_eq!(home.spawn(command).finish().answer(), "x");
+    let mut command = with(&["submit", "x"]);
+    command.env("LLAMESH_API", text(&ready["api"]).trim_start_matches("http://"));
+    assert_eq!(home.spawn(command).finish().answer(), "x");
+}
+
+#[test]
+fn a_flag_beats_the_environment_and_that_the_file() {
+    let home = Home::new();
+    std::fs::create_dir(home.data()).unwrap();
+    let file = "network = \"of-the-file\"\nengine = \"echo:7\"\ncapability = [\"file.echo\"]\n";
+    std::fs::write(home.data().join("llamesh.toml"), file).unwrap();
+    let mut command = home.command(&["up", "--listen", ANYWHERE, "--api", "127.0.0.1:0", "--capability", "flag.echo"]);
+    command.env("LLAMESH_CAPABILITY", "environment.echo").env("LLAMESH_ENGINE", "echo:9");
+    let peer = Peer::of(home, command);
+    let found = peer.run(&["find"]).document().clone();
+    let agent = &found["providers"][0]["profile"]["agents"][0];
+    assert_eq!((&agent["capability"], &agent["speed"]["decode"]), (&json!("flag.echo"), &json!(9)));
+    assert_eq!(peer.run(&["doctor"]).document()["network"], "of-the-file");
+}
+
+#[test]
+fn two_networks_do_not_meet() {
+    let home = Home::new();
+    let peer = home.up(&["--engine", "echo", "--network", "one"]);
+    Home::new().run(&["submit", "x", "--bootstrap", &peer.address(), "--network", "two"]).refused(5, &["network"]);
+    let outcome = Home::new().run(&["submit", "x", "--bootstrap", &peer.address(), "--network", "one"]);
+    assert_eq!(outcome.answer(), "x");
+}
+
+#[test]
+fn a_peer_hosts_what_its_file_declares() {
+    let home = Home::new();
+    let model = tiny(&home);
+    std::fs::create_dir(home.data()).unwrap();
+    let file = format!(
+        "[[agent]]\ncapability = \"text.generation\"\nmodel = \"{model}\"\n\n\
+         [[agent]]\nname = \"coder\"\ncapability = \"code.generation\"\nmodel = \"{model}\"\nsystem = \"Be brief.\"\n\n\
+         [[agent]]\ncapability = \"text.echo\"\nengine = \"echo\"\n"
+    );
+    std::fs::write(home.data().join("llamesh.toml"), file).unwrap();
+    let peer = home.up(&[]);
+    let ask = |capability| peer.submit(&["hi", "--capability", capability, "--max-tokens", "8"]);
+    let (plain, coder) = (ask("text.generation"), ask("code.generation"));
+    assert_eq!(coder.one("started")["agent"], "coder");
+    let read = |outcome: &Outcome| outcome.done()["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert!(read(&coder) > read(&plain), "the system prompt is read: {coder:?}");
+    assert_eq!(ask("text.echo").answer(), "hi");
+    let models = Request::get(&peer.api(), "/v1/models").send().json();
+    assert_eq!(models["data"].as_array().map(Vec::len), Some(1), "one file, one model: {models}");
+}
+
+#[test]
+fn the_seed_makes_the_answer_and_the_receipt_replays() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let provider = home.up(&["--model", &model]);
+    let requester = Peer::join(&provider, &["--model", "-"]);
+    let ask = |seed: &str| {
+        requester.submit(&["Tell me", "--max-tokens", "40", "--temperature", "1.0", "--seed", seed])
+    };
+    let (first, again, other) = (ask("1"), ask("1"), ask("2"));
+    assert_job(&requester.home, &first, &provider.id());
+    assert_eq!(first.answer(), again.answer());
+    assert_ne!(first.answer(), other.answer());
+
+    let file = text(&first.done()["receipt_file"]);
+    let replayed = requester.run(&["verify", "--replay", "--model", &model, &file]);
+    let verdict = replayed.document();
+    assert_eq!((&verdict["verdict"], &verdict["first"]), (&json!("exact"), &Value::Null), "{verdict}");
+    assert_eq!(verdict["agree"], verdict["of"]);
+    assert_eq!(verdict["of"], first.done()["usage"]["completion_tokens"]);
+
+    // Without the model, or with another one, nothing is known.
+    let missing = requester.run(&["verify", "--replay", &file]);
+    missing.refused(8, &["nothing is known"]);
+    assert_eq!(missing.lines[0]["verdict"], "unverifiable");
+    let stranger = requester.home.file("stranger.gguf");
+    inference::tiny::write_tiny(&stranger, 8).unwrap();
+    let wrong = requester.run(&["verify", "--replay", "--model", &shown(&stranger), &file]);
+    assert_eq!((wrong.code, &wrong.lines[0]["verdict"]), (8, &json!("unverifiable")), "{wrong:?}");
+}
+
+#[test]
+fn greedy_answers_replay_and_stops_are_kept() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let peer = home.up(&["--model", &model]);
+    let whole = peer.submit(&["Say", "--max-tokens", "24"]);
+    let words: Vec<String> = whole.lines.iter().filter_map(|l| l["text"].as_str().map(str::to_owned)).collect();
+    let stop = words.iter().skip(3).find(|word| !word.trim().is_empty() && !word.contains('\u{fffd}')).unwrap();
+    let cut = peer.submit(&["Say", "--max-tokens", "24", "--stop", stop]);
+    assert_eq!(cut.done()["finish"], "stop");
+    assert!(whole.answer().starts_with(&cut.answer()) && !cut.answer().contains(stop.as_str()), "{cut:?}");
+    for outcome in [&whole, &cut] {
+        let file = text(&outcome.done()["receipt_file"]);
+        let replayed = peer.run(&["verify", "--replay", "--model", &model, &file]);
+        assert_eq!(replayed.document()["verdict"], "exact", "{replayed:?}");
+    }
+}
+
+#[test]
+fn an_echo_cannot_be_replayed() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    let digest = text(&peer.submit(&["x"]).done()["receipt"]);
+    let replayed = peer.run(&["verify", "--replay", &digest]);
+    replayed.refused(8, &[]);
+    assert_eq!(replayed.lines[0]["verdict"], "unverifiable");
+    assert!(text(&replayed.lines[0]["why"]).contains("no model"), "{replayed:?}");
+}
+
+#[test]
+fn receipts_are_listed_and_exported_without_their_secrets() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let peer = home.up(&["--model", &model]);
+    let done = peer.submit(&["a very private question", "--max-tokens", "8"]).done().clone();
+    let listed = peer.run(&["receipts"]);
+    assert_eq!(listed.document()["receipt"], done["receipt"]);
+    assert_eq!(listed.document()["receipt_file"], done["receipt_file"]);
+
+    let digest = text(&done["receipt"]);
+    let whole = peer.run(&["receipts", "export", &digest[..8]]).stdout;
+    assert_eq!(whole, std::fs::read_to_string(text(&done["receipt_file"])).unwrap());
+    let public = peer.run(&["receipts", "export", "--public", &digest]).stdout;
+    assert!(whole.contains("a very private question") && !public.contains("private"));
+
+    let file = peer.home.file("public.json");
+    std::fs::write(&file, public).unwrap();
+    let stranger = Home::new();
+    assert_eq!(stranger.run(&["verify", &shown(&file)]).document()["verdict"], "signed");
+    let replayed = stranger.run(&["verify", "--replay", "--model", &model, &shown(&file)]);
+    assert_eq!((replayed.code, &replayed.lines[0]["verdict"]), (8, &json!("unverifiable")), "{replayed:?}");
+}
+
+/// What `of` has on its books with `with`: earned, spent.
+fn books(of: &Peer, with: &Peer) -> (u64, u64) {
+    let peers = of.run(&["peers"]);
+    let peers = peers.document()["peers"].as_array().unwrap();
+    let view = peers.iter().find(|view| view["peer"] == with.id()).unwrap();
+    (view["account"]["earned"].as_u64().unwrap(), view["account"]["spent"].as_u64().unwrap())
+}
+
+#[test]
+fn receipts_and_balances_outlive_a_restart() {
+    let priced = ["--engine", "echo", "--price-completion", "1000"];
+    let provider = Peer::up(&priced);
+    let requester = Peer::join(&provider, &["--model", "-"]);
+    requester.submit(&["what costs something"]).refused(4, &[]);
+    let done = requester.submit(&["one two three", "--budget", "100000"]).done().clone();
+    assert_eq!(books(&requester, &provider), (0, 3));
+    assert_eq!(books(&provider, &requester), (3, 0));
+
+    let provider = provider.stop().up(&priced);
+    let requester = requester.stop().up(&["--model", "-", "--bootstrap", &provider.address()]);
+    assert_eq!(books(&requester, &provider), (0, 3));
+    assert_eq!(books(&provider, &requester), (3, 0));
+    assert_eq!(requester.run(&["receipts"]).document()["receipt"], done["receipt"]);
+    requester.submit(&["four five", "--budget", "100000"]).done();
+    assert_eq!(books(&requester, &provider), (0, 5));
+}
+
+#[test]
+fn ctrl_c_on_a_job_frees_the_provider() {
+    let provider = Peer::up(&["--engine", "echo:5", "--slots", "1"]);
+    let requester = Peer::join(&provider, &["--model", "-"]);
+    let through = [vec![], vec!["--bootstrap".to_owned(), provider.address()]];
+    for through in through {
+        let through: Vec<&str> = through.iter().map(String::as_str).collect();
+        let slow = [&["submit", "for a long while", "--max-tokens", "3000"], &through[..]].concat();
+        let mut process = requester.home.start(&slow);
+        process.until("token");
+        process.signal("INT");
+        process.finish().refused(6, &["cancelled"]);
+        // The only slot is free again: three tokens at five a second, not ten minutes.
+        assert_eq!(requester.submit(&["x ", "--max-tokens", "3"]).answer(), "x x x ");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_frees_the_provider() {
+    let provider = Peer::up(&["--engine", "echo:5", "--slots", "1"]);
+    let body = json!({ "prompt": "on and on ", "max_tokens": 3000 });
+    let mut stream = Request::post(&provider.api(), "/control/jobs", &body).open();
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut stream, &mut first).unwrap();
+    drop(stream);
+    assert_eq!(provider.submit(&["x ", "--max-tokens", "2"]).answer(), "x x ");
+}
+
+#[test]
+fn models_are_listed_as_openai_does() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let provider = home.up(&["--model", &model]);
+    let gateway = Peer::join(&provider, &["--model", "-"]);
+    let models = Request::get(&gateway.api(), "/v1/models").send();
+    assert_eq!(models.status, 200);
+    let models = models.json();
+    assert_eq!((&models["object"], &models["data"][0]["object"]), (&json!("list"), &json!("model")));
+    let name = text(&models["data"][0]["id"]);
+    let one = Request::get(&gateway.api(), &format!("/v1/models/{name}")).send();
+    assert_eq!((one.status, &one.json()["id"]), (200, &json!(name)));
+    let none = Request::get(&gateway.api(), "/v1/models/none").send();
+    assert_eq!((none.status, &none.json()["error"]["code"]), (404, &json!("model_not_found")));
+}
+
+#[test]
+fn chat_completions_are_answered_by_the_mesh() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let provider = home.up(&["--model", &model]);
+    let gateway = Peer::join(&provider, &["--model", "-"]);
+    let mut body = json!({ "model": "tiny", "messages": [{ "role": "user", "content": "Hello" }],
+        "max_tokens": 12, "temperature": 0.9, "seed": 5 });
+    let whole = Request::post(&gateway.api(), "/v1/chat/completions", &body).send();
+    assert_eq!(whole.status, 200, "{whole:?}");
+    let whole = whole.json();
+    assert_eq!((&whole["object"], &whole["model"]), (&json!("chat.completion"), &json!("tiny")));
+    assert_eq!(whole["choices"][0]["message"]["role"], "assistant");
+    assert_eq!(whole["llamesh"]["provider"], provider.id());
+    let usage = &whole["usage"];
+    let count = |name: &str| usage[name].as_u64().unwrap();
+    assert_eq!(count("prompt_tokens") + count("completion_tokens"), count("total_tokens"));
+    let receipt = gateway.run(&["verify", "--replay", "--model", &model, &text(&whole["llamesh"]["receipt"])]);
+    assert_eq!(receipt.document()["verdict"], "exact");
+
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({ "include_usage": true });
+    let events = Request::post(&gateway.api(), "/v1/chat/completions", &body).send().events();
+    assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
+    let chunks: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    let streamed: String = chunks.iter().filter_map(|c| c["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(whole["choices"][0]["message"]["content"], streamed, "the seed makes the answer");
+    let finishes: Vec<_> = chunks.iter().filter_map(|c| c["choices"][0]["finish_reason"].as_str()).collect();
+    assert_eq!(finishes, [whole["choices"][0]["finish_reason"].as_str().unwrap()]);
+    assert_eq!(&chunks.last().unwrap()["usage"], usage);
+    assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["object"] == "chat.completion.chunk"));
+}
+
+#[test]
+fn openai_errors_have_openai_s_shape() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    let messages = json!([{ "role": "user", "content": "x" }]);
+    let chat = |body: &Value| Request::post(&peer.api(), "/v1/chat/completions", body);
+    let cases = [
+        (chat(&json!({ "model": "auto" })), 400, "invalid_request"),
+        (chat(&json!(null)).body("{"), 400, "invalid_request"),
+        (chat(&json!({ "model": "auto", "messages": [] })), 400, "invalid"),
+        (chat(&json!({ "model": "nonsense", "messages": messages })), 400, "invalid"),
+        (chat(&json!({ "model": "auto", "messages": messages, "n": 2 })), 400, "unsupported"),
+        (chat(&json!({ "model": "auto", "messages": messages, "temperature": -1 })), 400, "invalid"),
+        (chat(&json!({ "model": "auto", "messages": [{ "role": "cat", "content": "x" }] })), 400, "invalid_request"),
+        (Request::get(&peer.api(), "/v1/embeddings"), 404, "not_found"),
+    ];
+    for (request, status, code) in cases {
+        let what = format!("{request:?}");
+        let response = request.send();
+        assert_eq!(response.status, status, "{what}: {response:?}");
+        let error = &response.json()["error"];
+        assert_eq!((&error["code"], &error["type"]), (&json!(code), &json!("invalid_request_error")), "{what}");
+        assert!(!text(&error["message"]).is_empty() && error.as_object().unwrap().contains_key("param"));
+    }
+    let lone = Peer::up(&["--model", "-"]);
+    let response = Request::post(&lone.api(), "/v1/chat/completions", &json!({ "model": "auto", "messages": messages }));
+    let response = response.send();
+    assert_eq!((response.status, &response.json()["error"]["code"]), (404, &json!("nothing_offered")));
+}
+
+#[test]
+fn the_api_is_for_this_machine_and_its_own_pages() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    let ask = || Request::get(&peer.api(), "/control/status");
+    let port = peer.api().rsplit(':').next().unwrap().to_owned();
+    assert_eq!(ask().send().status, 200);
+    assert_eq!(ask().with("host", &format!("localhost:{port}")).send().status, 200);
+    assert_eq!(ask().with("origin", &peer.api()).send().status, 200);
+    for (name, value) in [
+        ("host", format!("rebound.example:{port}")),
+        ("host", "127.0.0.1:1".to_owned()),
+        ("origin", "https://page.example".to_owned()),
+        ("origin", "null".to_owned()),
+    ] {
+        assert_eq!(ask().with(name, &value).send().status, 403, "{name}: {value}");
+    }
+    let page = Request::post(&peer.api(), "/v1/chat/completions", &json!({})).with("origin", "http://page.example");
+    assert_eq!(page.send().status, 403);
+}
