@@ -36,7 +36,7 @@ impl SecretKey {
 
     /// The public name of this key.
     pub fn peer_id(&self) -> PeerId {
-        PeerId(self.0.verifying_key())
+        PeerId(self.0.verifying_key().to_bytes())
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
@@ -51,8 +51,11 @@ impl fmt::Debug for SecretKey {
 }
 
 /// A peer: a valid, non-weak ed25519 public key. Prints and parses as libp2p's `12D3Koo…`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PeerId(VerifyingKey);
+///
+/// Kept compressed: it is copied into every event and map, and decompressing costs a tenth of the verification that it
+/// is needed for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId([u8; 32]);
 
 impl PeerId {
     /// Checks a public key.
@@ -61,12 +64,12 @@ impl PeerId {
     /// [`KeyError::NotAPoint`] and [`KeyError::Weak`].
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotAPoint)?;
-        if key.is_weak() { Err(KeyError::Weak) } else { Ok(Self(key)) }
+        if key.is_weak() { Err(KeyError::Weak) } else { Ok(Self(*bytes)) }
     }
 
     /// The public key.
     pub fn as_bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
+        &self.0
     }
 
     /// The bytes of libp2p's peer id (38 of them).
@@ -96,7 +99,8 @@ impl PeerId {
 
     /// True when `signature` is this peer's over exactly `message` (`verify_strict`: no malleable forms).
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        self.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
+        let signature = Signature::from_bytes(signature);
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     }
 
     fn from_prefixed(prefix: &[u8], bytes: &[u8]) -> Result<Self, KeyError> {
@@ -121,18 +125,6 @@ pub enum KeyError {
     /// Anybody can sign for this key.
     #[error("a weak key: everybody could sign in its name")]
     Weak,
-}
-
-impl PartialOrd for PeerId {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for PeerId {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_bytes().cmp(other.as_bytes())
-    }
 }
 
 impl FromStr for PeerId {

@@ -1,6 +1,6 @@
 //! A GGUF file becomes an engine.
 //!
-//! The file is looked at ([`gguf`](crate::gguf)), hashed, and given to candle, which keeps the weights as they are
+//! The file is looked at ([`gguf`]), hashed, and given to candle, which keeps the weights as they are
 //! quantised. Weights are shared: a sequence is a clone of the model that owns nothing but its cache.
 
 use std::any::Any;
@@ -30,6 +30,7 @@ use crate::tokens::Vocabulary;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Architecture {
     Llama,
+    /// Every sequence sets 4096 positions aside: some hundred megabytes for the 0.6 B model and more for larger ones.
     Qwen3,
 }
 
@@ -141,6 +142,7 @@ impl Model {
         let weights = architecture.weights(content, &mut file).map_err(broken)?;
         let model = Self { card, profile: profile(), vocabulary: Arc::new(tokens), template, weights };
         model.try_out()?;
+        tracing::info!(name = model.card.name, digest = %model.card.digest, profile = model.profile, "model loaded");
         Ok(model)
     }
 

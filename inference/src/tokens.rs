@@ -267,7 +267,14 @@ fn cut_as_trained(tokenizer: &mut Tokenizer, content: &Content) -> Result<(), To
     match name {
         "llama-bpe" | "llama3" | "lfm2" | "smaug-bpe" => steps.push(by_pattern(LLAMA3)?),
         "qwen2" => steps.push(by_pattern(QWEN2)?),
-        _ => by_byte_level = true,
+        "gpt-2" | "smollm" => by_byte_level = true,
+        unknown => {
+            tracing::warn!(
+                name = unknown,
+                "unknown way to cut text; it is cut as for GPT-2, answers may be worse"
+            );
+            by_byte_level = true;
+        }
     }
     if name == "smollm" {
         steps.push(Digits::new(true).into());

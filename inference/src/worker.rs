@@ -256,9 +256,12 @@ enum Work {
 impl Work {
     fn step(&mut self) -> Event {
         let step = catch_unwind(AssertUnwindSafe(|| self.try_step()));
-        let failed = |error| Event::Failed(error);
-        step.unwrap_or_else(|panic| Err(GenerateError::Panicked { what: panic_message(&*panic) }))
-            .unwrap_or_else(failed)
+        step.unwrap_or_else(|panic| {
+            let what = panic_message(&*panic);
+            tracing::error!(what, "the engine panicked; the job fails, the worker goes on");
+            Err(GenerateError::Panicked { what })
+        })
+        .unwrap_or_else(Event::Failed)
     }
 
     fn try_step(&mut self) -> Result<Event, GenerateError> {

@@ -3,8 +3,6 @@
 //! The file is taken from `LLAMESH_TEST_MODEL`, or from the cache where `llamesh` keeps it. Without it the test
 //! says on stderr that nothing was tested.
 
-#![expect(clippy::print_stderr, reason = "a skipped test must be heard")]
-
 use std::path::PathBuf;
 
 use inference::{Chat, Claim, Engine, FinishReason, Message, Model, Prompt, Request, Sampling, Step};
@@ -40,7 +38,9 @@ fn the_default_model_knows_a_capital_and_its_answer_replays() {
         "words as trained, digits one by one"
     );
 
-    let chat = Chat { messages: vec![Message::new("user", "What is the capital of France?")], now: 0 };
+    let system = Message::new("system", "You are a helpful assistant.");
+    let question = Message::new("user", "What is the capital of France?");
+    let chat = Chat { messages: vec![system, question], now: 0 };
     let request = Request::new(model.prompt(&Prompt::Chat(chat)).unwrap(), greedy(24));
     let (mut ids, mut text, mut finish) = (Vec::new(), String::new(), None);
     for step in model.generate(&request).unwrap() {

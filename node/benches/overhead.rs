@@ -1,25 +1,18 @@
 //! What the mesh costs beyond a network: the stations of a job with the echo agent, beside a round trip over a raw
 //! TCP connection and one over kept-alive HTTP; then how many tokens per second one stream carries.
-//!
-//! `cargo bench -p llamesh-node --bench overhead [-- --json]`
-
-#![expect(clippy::print_stdout, reason = "a bench prints its result")]
-
-mod pair;
-mod plain;
-mod stats;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use node::agents::Agents;
 use node::agents::echo::Echo;
 use node::request::JobRequest;
-use pair::{Failed, Pair};
-use plain::{Http, LocalApi, Raw};
 use protocol::{Capability, Price};
-use serde_json::json;
-use stats::{Series, micros, wants_json};
+use serde_json::{Value, json};
+
+use crate::pair::Pair;
+use crate::plain::{Http, LocalApi, Raw};
+use crate::process::{Failed, processor_time};
+use crate::stats::{Series, micros};
 
 /// Everything is measured in every round, so that a busy minute hits everything.
 const ROUNDS: usize = 20;
@@ -34,15 +27,15 @@ const STREAMS: usize = 13;
 /// Bytes of a question.
 const QUESTION: usize = 1024;
 
-#[tokio::main]
-async fn main() -> Result<(), Failed> {
+/// Measures and reports.
+pub(crate) async fn run(as_json: bool) -> Result<(), Failed> {
     let mut agents = Agents::default();
     agents.host(Arc::new(Echo::new(Capability::text_generation(), Price::default(), Some(0))));
     let pair = Pair::meet(agents).await?;
     let latency = Latency::measure(&pair).await?;
     let stream = Stream::measure(&pair).await?;
     pair.part().await?;
-    if wants_json() {
+    if as_json {
         println!("{}", json!({ "bench": "overhead", "latency_us": latency.json(), "stream": stream.json() }));
     } else {
         latency.print();
@@ -51,71 +44,110 @@ async fn main() -> Result<(), Failed> {
     Ok(())
 }
 
+/// What is timed, as JSON and as people call it. The first two are what the others are compared with.
+const STATIONS: [(&str, &str); 8] = [
+    ("raw_tcp", "raw TCP, 1 KiB there and back"),
+    ("http", "HTTP keep-alive, the same"),
+    ("started", "job: started"),
+    ("first_token", "job: first token"),
+    ("done", "job: receipt"),
+    ("api_started", "local API: started"),
+    ("api_first_token", "local API: first token"),
+    ("api_done", "local API: receipt"),
+];
+
 /// Microseconds from the question to each station.
-#[derive(Default)]
-struct Latency {
-    raw: Series,
-    http: Series,
-    started: Series,
-    first_token: Series,
-    done: Series,
-    api_started: Series,
-    api_first_token: Series,
-    api_done: Series,
-}
+struct Latency([Series; STATIONS.len()]);
 
 impl Latency {
     async fn measure(pair: &Pair) -> Result<Self, Failed> {
         let (mut raw, http) = (Raw::connect().await?, Http::start().await?);
         let api = LocalApi::start(pair.asker().clone(), pair.receipts()).await?;
-        let request = asking(SHORT);
-        let question = vec![b'q'; QUESTION];
-        let mut latency = Self::default();
-        // The first round opens connections, finds providers and warms the branch predictors.
+        let (request, question) = (asking(SHORT), vec![b'q'; QUESTION]);
+        let mut series: [Series; STATIONS.len()] = Default::default();
+        // Round 0 opens connections, finds the provider and is forgotten.
         for round in 0..=ROUNDS {
-            if round == 1 {
-                latency = Self::default();
+            if round <= 1 {
+                series = Default::default();
             }
-            latency.rows_mut().into_iter().for_each(|(_, series)| series.round());
+            series.iter_mut().for_each(Series::round);
             for _ in 0..EACH {
-                latency.raw.add(micros(raw.round_trip(&question).await?));
-                latency.http.add(micros(http.round_trip(&question).await?));
-                let course = pair.job(&request).await?;
-                latency.started.add(micros(course.started));
-                latency.first_token.add(micros(course.first_token));
-                latency.done.add(micros(course.done));
-                let course = api.job(&request).await?;
-                latency.api_started.add(micros(course.started));
-                latency.api_first_token.add(micros(course.first_token));
-                latency.api_done.add(micros(course.done));
+                let (plain, served) = (raw.round_trip(&question).await?, http.round_trip(&question).await?);
+                let (job, by_api) = (pair.job(&request).await?, api.job(&request).await?);
+                let [started, first, done] = job.stations();
+                let [api_started, api_first, api_done] = by_api.stations();
+                let times = [plain, served, started, first, done, api_started, api_first, api_done];
+                series.iter_mut().zip(times).for_each(|(series, time)| series.add(micros(time)));
             }
         }
-        Ok(latency)
+        Ok(Self(series))
     }
 
-    fn rows_mut(&mut self) -> [(&'static str, &mut Series); 8] {
-        [
-            ("raw TCP, 1 KiB there and back", &mut self.raw),
-            ("HTTP keep-alive, the same", &mut self.http),
-            ("job: started", &mut self.started),
-            ("job: first token", &mut self.first_token),
-            ("job: receipt", &mut self.done),
-            ("job by local API: started", &mut self.api_started),
-            ("job by local API: first token", &mut self.api_first_token),
-            ("job by local API: receipt", &mut self.api_done),
-        ]
+    fn json(&self) -> Value {
+        let [raw, http, ..] = &self.0;
+        let station = |(key, series): (&str, &Series)| {
+            let (to_raw, to_http) = (series.ratio(raw), series.ratio(http));
+            let json = json!({
+                "p50": series.quantile(0.5), "p99": series.quantile(0.99), "to_raw": to_raw, "to_http": to_http,
+            });
+            (key.to_owned(), json)
+        };
+        STATIONS
+            .iter()
+            .map(|(key, _)| *key)
+            .zip(&self.0)
+            .map(station)
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     }
 
-    fn rows(&self) -> [(&'static str, &'static str, &Series); 8] {
-        [
-            ("raw_tcp", "raw TCP, 1 KiB there and back", &self.raw),
-            ("http", "HTTP keep-alive, the same", &self.http),
-            ("started", "job: started", &self.started),
-            ("first_token", "job: first token", &self.first_token),
-            ("done", "job: receipt", &self.done),
-            ("api_started", "job by local API: started", &self.api_started),
-            ("api_first_token", "job by local API: first token", &self.api_first_token),
-            ("api_done", "job by local API: receipt", &self.api_done),
-        ]
+    fn print(&self) {
+        let [raw, http, ..] = &self.0;
+        println!("{:<30} {:>10} {:>10} {:>8} {:>8}", "microseconds", "p50", "p99", "x raw", "x HTTP");
+        for ((_, label), series) in STATIONS.iter().zip(&self.0) {
+            let (p50, p99) = (series.quantile(0.5), series.quantile(0.99));
+            let (to_raw, to_http) = (series.ratio(raw), series.ratio(http));
+            println!("{label:<30} {p50:>10.1} {p99:>10.1} {to_raw:>8.1} {to_http:>8.1}");
+        }
     }
+}
+
+/// Long answers, one at a time.
+#[derive(Default)]
+struct Stream {
+    /// Tokens per second.
+    rate: Series,
+    /// Processor microseconds per token, of both peers together.
+    processor: Series,
+}
+
+impl Stream {
+    async fn measure(pair: &Pair) -> Result<Self, Failed> {
+        let mut stream = Self::default();
+        for number in 0..STREAMS {
+            let before = processor_time()?;
+            let course = pair.job(&asking(LONG)).await?;
+            if number > 0 {
+                stream.rate.add(course.rate());
+                stream.processor.add(micros(processor_time()? - before) / f64::from(course.tokens));
+            }
+        }
+        Ok(stream)
+    }
+
+    fn json(&self) -> Value {
+        json!({ "tokens_per_second": self.rate.quantile(0.5), "processor_us_per_token": self.processor.quantile(0.5) })
+    }
+
+    fn print(&self) {
+        let [low, middle, high] = [0.0, 0.5, 1.0].map(|share| self.rate.quantile(share));
+        println!("\none stream of {LONG} tokens: {middle:.0} tokens/s (from {low:.0} to {high:.0})");
+        println!("processor time of both peers: {:.2} us per token", self.processor.quantile(0.5));
+    }
+}
+
+/// A question of [`QUESTION`] bytes, in words.
+fn asking(max_tokens: u32) -> JobRequest {
+    let prompt = "word ".repeat(QUESTION / 5);
+    JobRequest { prompt: Some(prompt), max_tokens: Some(max_tokens), ..JobRequest::default() }
 }

@@ -1,7 +1,6 @@
 //! Two peers in this process, connected over loopback TCP: one asks, the other answers. Both keep their journal and
 //! their receipts on disk, as `llamesh up` does, so that the price of durability is in the numbers.
 
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 use crypto::SecretKey;
@@ -15,8 +14,7 @@ use protocol::event::JobEvent;
 use protocol::{Capability, peer};
 use tempfile::TempDir;
 
-/// What a bench fails with.
-pub(crate) type Failed = Box<dyn Error + Send + Sync>;
+use crate::process::Failed;
 
 /// The peers. The folder is removed with them.
 #[derive(Debug)]
@@ -91,6 +89,11 @@ impl Course {
             self.first_token = self.last_token;
         }
         self.tokens += 1;
+    }
+
+    /// When it was started, said its first token, and was done.
+    pub(crate) fn stations(&self) -> [Duration; 3] {
+        [self.started, self.first_token, self.done]
     }
 
     /// Tokens after the first, per second.

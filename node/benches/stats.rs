@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 /// Repeated measurements of one thing, round by round, in one unit.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
@@ -36,25 +34,16 @@ impl Series {
 
     /// The median, over the rounds, of this one's median divided by the other's.
     pub(crate) fn ratio(&self, to: &Self) -> f64 {
-        let medians = |series: &Self| series.rounds.iter().map(|round| quantile(round.clone(), 0.5)).collect();
+        let medians =
+            |series: &Self| series.rounds.iter().map(|round| quantile(round.clone(), 0.5)).collect();
         let (own, others): (Vec<f64>, Vec<f64>) = (medians(self), medians(to));
         quantile(own.iter().zip(&others).map(|(own, other)| own / other).collect(), 0.5)
-    }
-
-    /// For the JSON line.
-    pub(crate) fn json(&self) -> Value {
-        json!({ "p50": self.quantile(0.5), "p99": self.quantile(0.99) })
     }
 }
 
 /// Microseconds.
 pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-/// Whether the caller wants one JSON line instead of a table. `cargo bench` adds flags of its own; they are ignored.
-pub(crate) fn wants_json() -> bool {
-    std::env::args().any(|argument| argument == "--json")
 }
 
 fn quantile(mut values: Vec<f64>, share: f64) -> f64 {

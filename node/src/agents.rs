@@ -2,7 +2,7 @@
 //!
 //! There is one trait. An agent takes a job and its [`Context`], produces tokens into the context, and returns why it
 //! stopped. It runs as a task of its own and is cancelled by being dropped, so it needs no stop flag; it is slowed
-//! down by the context, which lets it be at most [`WINDOW`] tokens ahead of the network.
+//! down by the context, which lets all agents together be at most [`WINDOW`] tokens ahead of a requester's stream.
 //!
 //! | agent | what is behind it | replay |
 //! |---|---|---|
@@ -18,17 +18,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use crypto::{Digest, Verified};
+use crypto::{Digest, PeerId, Verified};
 use protocol::event::{Production, RunId};
 use protocol::{AgentOffer, Finish, Input, JobError, JobSpec, Order, Token};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::handle::{JobStream, NodeHandle};
 
-/// Tokens that an agent may be ahead of the network, per run. More would only be thrown away by a cancel.
+/// Tokens that may be under way to one requester. More would only be thrown away by a cancel; a session's queue of
+/// frames is four times as long, so a requester that reads never fills it.
 const WINDOW: usize = 256;
+
+/// Well below the patience of a requester.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// A handler behind a capability.
 pub trait Agent: fmt::Debug + Send + Sync {
@@ -71,9 +77,31 @@ pub struct Context {
     node: NodeHandle,
 }
 
+/// The windows of the requesters that agents work for: all runs for one requester share its stream, and so its window.
+#[derive(Debug, Default)]
+pub(crate) struct Windows(BTreeMap<PeerId, Weak<Semaphore>>);
+
+impl Windows {
+    /// The window of a requester.
+    pub(crate) fn of(&mut self, requester: PeerId) -> Arc<Semaphore> {
+        if let Some(window) = self.0.get(&requester).and_then(Weak::upgrade) {
+            return window;
+        }
+        self.0.retain(|_, window| window.strong_count() > 0);
+        let window = Arc::new(Semaphore::new(WINDOW));
+        self.0.insert(requester, Arc::downgrade(&window));
+        window
+    }
+}
+
 impl Context {
-    pub(crate) fn new(run: RunId, productions: mpsc::Sender<Produced>, node: NodeHandle) -> Self {
-        Self { run, productions, window: Arc::new(Semaphore::new(WINDOW)), node }
+    pub(crate) fn new(
+        run: RunId,
+        productions: mpsc::Sender<Produced>,
+        window: Arc<Semaphore>,
+        node: NodeHandle,
+    ) -> Self {
+        Self { run, productions, window, node }
     }
 
     /// The prompt has been rendered: its length and digest ([`protocol::receipt::prompt_digest`]), and the Unix time
@@ -96,6 +124,18 @@ impl Context {
     /// Submits a sub-job: within what is left of this job's limits, and cancelled with it.
     pub fn submit(&self, spec: JobSpec) -> Result<JobStream, JobError> {
         self.node.submit_for(Some(self.run), spec)
+    }
+
+    /// Runs an agent to its end, with signs of life in between: a requester gives up on a provider that is silent, and
+    /// a job may wait long for its turn.
+    pub(crate) async fn accompany(&self, mut agent: Running) -> Result<Finish, JobError> {
+        let mut alive = tokio::time::interval_at(Instant::now() + SIGN_OF_LIFE, SIGN_OF_LIFE);
+        loop {
+            tokio::select! {
+                outcome = &mut agent => return outcome,
+                _ = alive.tick() => self.progress(0, 0).await,
+            }
+        }
     }
 
     pub(crate) async fn finish(&self, outcome: Result<Finish, JobError>) {

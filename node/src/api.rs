@@ -51,12 +51,18 @@ impl Server {
     /// [`Failure`]: not a loopback address, or taken.
     pub async fn bind(address: &str) -> Result<Self, Failure> {
         let wrong = |why: String| Failure::new(Class::Usage, format!("--api {address}: {why}"));
-        let socket: SocketAddr = address.parse().map_err(|_| wrong("HOST:PORT is expected, like 127.0.0.1:5264".into()))?;
+        let socket: SocketAddr =
+            address.parse().map_err(|_| wrong("HOST:PORT is expected, like 127.0.0.1:5264".into()))?;
         if !socket.ip().is_loopback() {
-            return Err(wrong("the local API has no keys yet, so it listens on loopback addresses only".into()));
+            return Err(wrong(
+                "the local API has no keys yet, so it listens on loopback addresses only".into(),
+            ));
         }
         let taken = |error| {
-            Failure::new(Class::Network, format!("the API cannot listen on {address} ({error}): pass --api 127.0.0.1:0"))
+            Failure::new(
+                Class::Network,
+                format!("the API cannot listen on {address} ({error}): pass --api 127.0.0.1:0"),
+            )
         };
         let listener = TcpListener::bind(socket).await.map_err(taken)?;
         let address = listener.local_addr().map_err(taken)?;
@@ -100,7 +106,8 @@ fn admits(address: SocketAddr, headers: &HeaderMap) -> Result<(), &'static str> 
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let ours = |authority: &str| {
         let names = ["localhost", "127.0.0.1", "[::1]"];
-        authority == address.to_string() || names.iter().any(|name| authority == format!("{name}:{}", address.port()))
+        authority == address.to_string()
+            || names.iter().any(|name| authority == format!("{name}:{}", address.port()))
     };
     if !text(header::HOST).is_some_and(ours) {
         return Err("this request names another host; use the address that the peer printed\n");

@@ -149,7 +149,9 @@ impl Settings {
     fn default_agents(&self) -> Result<Vec<AgentPlan>, Failure> {
         let backend = match (&self.engine, self.model.as_deref()) {
             (Some(engine), None | Some("-")) => parse_engine(engine)?,
-            (Some(_), Some(_)) => return Err(Failure::new(Class::Usage, "--engine and --model exclude each other")),
+            (Some(_), Some(_)) => {
+                return Err(Failure::new(Class::Usage, "--engine and --model exclude each other"));
+            }
             (None, Some("-")) => return Ok(Vec::new()),
             (None, model) => Backend::Model(model.unwrap_or(DEFAULT_MODEL).to_owned()),
         };
@@ -206,7 +208,8 @@ impl AgentSettings {
             (None, Some(engine), None) => parse_engine(engine)?,
             (None, None, Some(upstream)) => Backend::Upstream(upstream.clone()),
             _ => {
-                let what = format!("agent `{}` needs exactly one of model, engine and upstream", self.capability);
+                let what =
+                    format!("agent `{}` needs exactly one of model, engine and upstream", self.capability);
                 return Err(Failure::new(Class::Usage, what));
             }
         };

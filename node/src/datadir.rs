@@ -60,7 +60,8 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError::NoHome`].
     pub fn locate(chosen: Option<PathBuf>) -> Result<Self, DataDirError> {
-        let usual = || directories::ProjectDirs::from("", "", "llamesh").map(|dirs| dirs.data_dir().to_owned());
+        let usual =
+            || directories::ProjectDirs::from("", "", "llamesh").map(|dirs| dirs.data_dir().to_owned());
         chosen.or_else(usual).map(Self).ok_or(DataDirError::NoHome)
     }
 
@@ -118,7 +119,9 @@ impl Held {
     pub fn key(&self) -> Result<SecretKey, DataDirError> {
         let path = self.dir.0.join("key");
         match fs::read_to_string(&path) {
-            Ok(text) => parse_seed(text.trim()).map(|seed| SecretKey::from_seed(&seed)).ok_or(DataDirError::CorruptKey(path)),
+            Ok(text) => parse_seed(text.trim())
+                .map(|seed| SecretKey::from_seed(&seed))
+                .ok_or(DataDirError::CorruptKey(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.new_key(&path),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(DataDirError::CorruptKey(path)),
             Err(error) => Err(DataDirError::Io { path, error }),

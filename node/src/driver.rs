@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use crate::agents::{Agents, Context, Job, Produced};
+use crate::agents::{Agents, Context, Job, Produced, Windows};
 use crate::clock;
 use crate::discovery::{self, Action, Asker, Discovery};
 use crate::handle::{Command, Joining, KnownPeer, NodeHandle};
@@ -59,6 +59,7 @@ pub(crate) struct Driver {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     runs: BTreeMap<RunId, AbortHandle>,
+    windows: Windows,
     subscribers: BTreeMap<JobId, mpsc::Sender<JobEvent>>,
     inbound: VecDeque<(event::InboundId, net::InboundId)>,
     next_inbound: u64,
@@ -147,7 +148,9 @@ impl Driver {
             NetEvent::Disconnected(peer) => self.discovery.on_disconnected(&peer),
             NetEvent::Found { id, peers } => self.discovery.on_found(now, id, peers),
             NetEvent::Frames { from, role, frames } => return self.on_frames(now, from, role, frames),
-            NetEvent::Gossip { from, topic, bytes, token } => self.on_gossip(now, from, (&topic, &bytes), token),
+            NetEvent::Gossip { from, topic, bytes, token } => {
+                self.on_gossip(now, from, (&topic, &bytes), token)
+            }
             NetEvent::Listening(address) => tracing::info!(%address, "listening"),
             NetEvent::Request { from, inbound, bytes } => self.on_request(now, from, inbound, &bytes),
             NetEvent::Response { id, from, result } => self.on_response(now, id, from, result.ok()),
@@ -158,7 +161,13 @@ impl Driver {
         self.perform(now)
     }
 
-    fn on_frames(&mut self, now: Timestamp, from: PeerId, role: Role, frames: Vec<Vec<u8>>) -> Result<(), JournalError> {
+    fn on_frames(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        role: Role,
+        frames: Vec<Vec<u8>>,
+    ) -> Result<(), JournalError> {
         let side = translate::side(role);
         for bytes in frames {
             match Frame::from_bytes(&bytes) {
@@ -339,9 +348,10 @@ impl Driver {
             let production = event::Production::Failed(protocol::JobError::Engine);
             return self.peer.handle(now, Event::Produced { run, production });
         };
-        let context = Context::new(run, self.productions.clone(), self.handle.clone());
+        let window = self.state.windows.of(order.signer());
+        let context = Context::new(run, self.productions.clone(), window, self.handle.clone());
         let task = tokio::spawn(async move {
-            let outcome = agent.run(Job { order, input }, context.clone()).await;
+            let outcome = context.accompany(agent.run(Job { order, input }, context.clone())).await;
             context.finish(outcome).await;
         });
         self.state.runs.retain(|_, running| !running.is_finished());
@@ -385,7 +395,8 @@ impl Driver {
             self.discovery.profiles(now).into_iter().map(|profile| (profile.signer(), profile)).collect();
         let reputation = self.peer.reputation();
         let accounts = self.peer.ledger().accounts().map(|(peer, _)| peer);
-        let mut peers: Vec<PeerId> = reputation.peers().chain(accounts).chain(profiles.keys().copied()).collect();
+        let mut peers: Vec<PeerId> =
+            reputation.peers().chain(accounts).chain(profiles.keys().copied()).collect();
         peers.sort_unstable();
         peers.dedup();
         let known = |peer| KnownPeer {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inference::Worker;
-use protocol::Speed;
 
 use crate::agents::echo::Echo;
-use crate::agents::model::{self, ModelAgent};
+use crate::agents::model::{self, Loaded, ModelAgent};
 use crate::agents::upstream::{ApiKey, Server, Upstream};
 use crate::agents::{Agent, Agents};
 use crate::config::{AgentPlan, Backend, UpstreamSettings};
@@ -24,17 +23,6 @@ pub struct Host<'a> {
     progress: &'a dyn Progress,
     slots: usize,
     loaded: BTreeMap<String, Loaded>,
-}
-
-/// A model at work.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// For people.
-    pub name: String,
-    /// The thread that computes.
-    pub worker: Worker,
-    /// What it measured when it started.
-    pub speed: Speed,
 }
 
 impl<'a> Host<'a> {
@@ -87,9 +75,8 @@ impl<'a> Host<'a> {
             Ok::<_, inference::LoadError>((engine, speed))
         });
         let loaded = loaded.await.map_err(Failure::of(Class::Internal))?;
-        let (engine, speed) = loaded.map_err(|error| {
-            Failure::new(Class::Model, format!("{}: {error}", file.path.display()))
-        })?;
+        let (engine, speed) = loaded
+            .map_err(|error| Failure::new(Class::Model, format!("{}: {error}", file.path.display())))?;
         let worker = Worker::start(engine, self.slots, QUEUE).map_err(Failure::of(Class::Internal))?;
         let loaded = Loaded { name: file.name, worker, speed };
         self.loaded.insert(selector.to_owned(), loaded.clone());
@@ -100,7 +87,8 @@ impl<'a> Host<'a> {
 fn server(settings: UpstreamSettings) -> Result<Server, Failure> {
     let UpstreamSettings { url, model, key_env } = settings;
     let key = |variable: String| {
-        let missing = |_| Failure::new(Class::Usage, format!("the environment has no {variable}, the key of {url}"));
+        let missing =
+            |_| Failure::new(Class::Usage, format!("the environment has no {variable}, the key of {url}"));
         ApiKey::new(&std::env::var(&variable).map_err(missing)?).map_err(Failure::of(Class::Usage))
     };
     Ok(Server { api_key: key_env.map(key).transpose()?, base_url: url.clone(), model })

@@ -23,7 +23,9 @@ pub struct Journal {
 #[non_exhaustive]
 pub enum JournalError {
     /// An entry does not decode.
-    #[error("entry {0} of the journal is damaged: restore journal.redb from a backup, or move it away and lose the balances")]
+    #[error(
+        "entry {0} of the journal is damaged: restore journal.redb from a backup, or move it away and lose the balances"
+    )]
     Entry(u64, #[source] DecodeError),
     /// The store refused.
     #[error("the journal cannot be used ({0}): free the disk, or restore journal.redb from a backup")]
@@ -77,7 +79,8 @@ impl Journal {
         for row in store.begin_read()?.open_table(ENTRIES)?.iter()? {
             let (number, bytes) = row?;
             let number = number.value();
-            entries.push(Entry::from_bytes(bytes.value()).map_err(|error| JournalError::Entry(number, error))?);
+            entries
+                .push(Entry::from_bytes(bytes.value()).map_err(|error| JournalError::Entry(number, error))?);
             next = number + 1;
         }
         Ok((Self { store, next }, entries))

@@ -107,7 +107,8 @@ impl Node {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (productions, produced) = mpsc::channel(PRODUCTIONS);
         let (joining, joined) = watch::channel(handle::Joining::default());
-        let handle = NodeHandle { commands: sender, net: net.clone(), network: config.network.clone(), joined };
+        let handle =
+            NodeHandle { commands: sender, net: net.clone(), network: config.network.clone(), joined };
         let shutdown = CancellationToken::new();
 
         let mut peer = Peer::new(config.peer, config.network.clone(), config.key);

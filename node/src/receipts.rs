@@ -110,7 +110,9 @@ impl ReceiptFile {
         if length > MAX_FILE {
             return Err(ReceiptError::Form(format!("{length} bytes are more than any receipt has")));
         }
-        Self::parse(&String::from_utf8_lossy(&fs::read(path).map_err(fail)?))
+        // Not lossily: bytes that read as U+FFFD must not pass for the U+FFFD that was signed.
+        let text = String::from_utf8(fs::read(path).map_err(fail)?).map_err(|_| ReceiptError::Altered)?;
+        Self::parse(&text)
     }
 
     /// Checks the text of a file.
@@ -123,7 +125,8 @@ impl ReceiptFile {
             return Err(ReceiptError::Form(format!("it says `{}`", document.format.escape_default())));
         }
         let network = document.network;
-        let receipt = document.receipt.verify::<Receipt>(&network).ok_or(ReceiptError::Signature("provider"))?;
+        let receipt =
+            document.receipt.verify::<Receipt>(&network).ok_or(ReceiptError::Signature("provider"))?;
         let acknowledgement = document.countersignature.verify::<Acknowledgement>(&network);
         let acknowledgement = acknowledgement.ok_or(ReceiptError::Signature("requester"))?;
         if acknowledgement.signer() != receipt.requester || acknowledgement.receipt != receipt.digest() {

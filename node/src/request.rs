@@ -6,8 +6,8 @@
 use crypto::{Digest, PeerId};
 use protocol::event::JobEvent;
 use protocol::{
-    Capability, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits, Price, Requirement,
-    Role, Sampling, Timestamp, Usage,
+    Capability, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits, Price,
+    Requirement, Role, Sampling, Timestamp, Usage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +98,9 @@ impl JobRequest {
             }
             (None, [_, ..]) => Ok(Input::Chat(self.messages.clone())),
             (None, []) => Err(JobError::invalid("prompt", "is missing: give a prompt or messages")),
-            (Some(_), _) => Err(JobError::invalid("prompt", "and messages exclude each other: give one of them")),
+            (Some(_), _) => {
+                Err(JobError::invalid("prompt", "and messages exclude each other: give one of them"))
+            }
         }
     }
 
@@ -204,16 +206,20 @@ impl JobUpdate {
                     text: completion.opening.output.iter().map(|token| token.text.as_str()).collect(),
                     provider: completion.receipt.signer(),
                     receipt: digest,
-                    receipt_file: folder.map(|folder| receipts::path_of(folder, digest).display().to_string()),
+                    receipt_file: folder
+                        .map(|folder| receipts::path_of(folder, digest).display().to_string()),
                     usage: completion.receipt.usage,
                     finish: completion.receipt.finish,
                 }
             }
             JobEvent::Failed(error) => error.into(),
             JobEvent::Progress { done, of } => Self::Progress { done, of },
-            JobEvent::Started { provider, offer } => {
-                Self::Started { job, provider, agent: offer.agent, model: offer.model.map(|model| model.name) }
-            }
+            JobEvent::Started { provider, offer } => Self::Started {
+                job,
+                provider,
+                agent: offer.agent,
+                model: offer.model.map(|model| model.name),
+            },
             JobEvent::Token { index, token } => Self::Token { index, id: token.id, text: token.text },
         }
     }
@@ -221,7 +227,11 @@ impl JobUpdate {
 
 impl From<JobError> for JobUpdate {
     fn from(error: JobError) -> Self {
-        Self::Failed { code: error.code().to_owned(), message: error.to_string(), retryable: error.retryable() }
+        Self::Failed {
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            retryable: error.retryable(),
+        }
     }
 }
 
@@ -229,8 +239,12 @@ impl From<JobError> for JobUpdate {
 ///
 /// # Errors
 /// [`JobError::Invalid`] naming models on offer.
-pub fn resolve_model(name: &str, profiles: &[crypto::Verified<protocol::Profile>]) -> Result<Digest, JobError> {
-    let offered = || profiles.iter().flat_map(|profile| profile.agents.iter().filter_map(|a| a.model.as_ref()));
+pub fn resolve_model(
+    name: &str,
+    profiles: &[crypto::Verified<protocol::Profile>],
+) -> Result<Digest, JobError> {
+    let offered =
+        || profiles.iter().flat_map(|profile| profile.agents.iter().filter_map(|a| a.model.as_ref()));
     let named = || offered().find(|model| model.name == name).map(|model| model.digest);
     let known = (name == models::known::SMOLLM2.name).then_some(models::known::SMOLLM2.digest);
     known.or_else(|| name.parse().ok()).or_else(named).ok_or_else(|| {
@@ -238,7 +252,11 @@ pub fn resolve_model(name: &str, profiles: &[crypto::Verified<protocol::Profile>
         names.sort_unstable();
         names.dedup();
         names.truncate(8);
-        let hint = if names.is_empty() { "none is on offer".to_owned() } else { format!("on offer: {}", names.join(", ")) };
+        let hint = if names.is_empty() {
+            "none is on offer".to_owned()
+        } else {
+            format!("on offer: {}", names.join(", "))
+        };
         JobError::invalid("model", &format!("`{name}` is neither known nor on offer ({hint})"))
     })
 }

@@ -70,8 +70,15 @@ impl Verdict {
 
     /// A file whose signatures and commitments hold.
     pub fn signed(file: &ReceiptFile) -> Self {
-        let opened = if file.opening.is_some() { "and the opening lifts its commitments" } else { "without an opening" };
-        Self::new(Word::Signed, format!("both signatures hold {opened}; add --replay to recompute the answer"))
+        let opened = if file.opening.is_some() {
+            "and the opening lifts its commitments"
+        } else {
+            "without an opening"
+        };
+        Self::new(
+            Word::Signed,
+            format!("both signatures hold {opened}; add --replay to recompute the answer"),
+        )
     }
 
     /// The class of failure that a command ends with, if it is one.
@@ -92,7 +99,9 @@ pub fn replayable(file: &ReceiptFile) -> Result<(&Receipt, &Opening, crypto::Dig
     let unverifiable = |why: &str| Verdict::new(Word::Unverifiable, why);
     let receipt = file.receipt.value();
     let Some(model) = receipt.model else {
-        return Err(unverifiable("the agent named no model (an echo, an upstream or a program): it cannot be replayed"));
+        return Err(unverifiable(
+            "the agent named no model (an echo, an upstream or a program): it cannot be replayed",
+        ));
     };
     match &file.opening {
         Some(opening) => Ok((receipt, opening, model)),
@@ -122,14 +131,19 @@ pub fn replay(file: &ReceiptFile, engine: &Arc<dyn Engine>, mut progress: impl F
 
 fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Claim, Verdict> {
     let unverifiable = |why: String| Verdict::new(Word::Unverifiable, why);
-    let input = model::prompt(&opening.input, receipt.template_time).map_err(|e| unverifiable(e.to_string()))?;
-    let prompt = engine.prompt(&input).map_err(|e| unverifiable(format!("the prompt cannot be rendered: {e}")))?;
+    let input =
+        model::prompt(&opening.input, receipt.template_time).map_err(|e| unverifiable(e.to_string()))?;
+    let prompt =
+        engine.prompt(&input).map_err(|e| unverifiable(format!("the prompt cannot be rendered: {e}")))?;
     if receipt.prompt != Some(prompt_digest(&prompt)) {
         let why = "the provider read another prompt than the opening renders to (an agent with a system prompt of its own?)";
         return Err(unverifiable(why.to_owned()));
     }
     if prompt.len() as u64 != u64::from(receipt.usage.prompt_tokens) {
-        return Err(Verdict::new(Word::Refuted, "the receipt counts another number of prompt tokens than there are"));
+        return Err(Verdict::new(
+            Word::Refuted,
+            "the receipt counts another number of prompt tokens than there are",
+        ));
     }
     let answer = opening.output.iter().filter_map(|token| token.id).collect();
     let finish = Some(match receipt.finish {
@@ -160,7 +174,11 @@ fn check_text(receipt: &Receipt, opening: &Opening, engine: &Arc<dyn Engine>) ->
     }
 }
 
-fn run(engine: &dyn Engine, claim: &Claim, progress: &mut impl FnMut(u32, u32)) -> Result<Replay, inference::GenerateError> {
+fn run(
+    engine: &dyn Engine,
+    claim: &Claim,
+    progress: &mut impl FnMut(u32, u32),
+) -> Result<Replay, inference::GenerateError> {
     let mut found = Replay::default();
     for step in engine.replay(claim)? {
         match step? {
@@ -177,18 +195,21 @@ fn judge(receipt: &Receipt, profile: &str, replay: &Replay) -> Verdict {
     let tolerable = differ * CONSISTENT_SHARE <= of && worst_margin <= CONSISTENT_MARGIN;
     let ends = replay.finish_agrees != Some(false);
     let theirs = receipt.engine.as_deref().unwrap_or("unknown");
-    let engines = if theirs == profile { format!("on {profile}") } else { format!("{theirs} replayed on {profile}") };
+    let engines =
+        if theirs == profile { format!("on {profile}") } else { format!("{theirs} replayed on {profile}") };
     let (verdict, why) = match (replay.exact(), tolerable) {
         (true, _) => (Word::Exact, format!("every token was drawn again, {engines}")),
-        (false, true) => {
-            (Word::Consistent, format!("{differ} of {of} tokens differ, by {worst_margin:.3} logit at most, {engines}"))
-        }
+        (false, true) => (
+            Word::Consistent,
+            format!("{differ} of {of} tokens differ, by {worst_margin:.3} logit at most, {engines}"),
+        ),
         (false, false) if !ends && differ == 0 => {
             (Word::Refuted, format!("the answer does not end where the model ends it, {engines}"))
         }
-        (false, false) => {
-            (Word::Refuted, format!("{differ} of {of} tokens differ, by up to {worst_margin:.3} logit, {engines}"))
-        }
+        (false, false) => (
+            Word::Refuted,
+            format!("{differ} of {of} tokens differ, by up to {worst_margin:.3} logit, {engines}"),
+        ),
     };
     Verdict { verdict, agree, of, first, why }
 }

@@ -164,7 +164,10 @@ fn environment_variables_say_what_flags_say() {
     let home = Home::new();
     let with = |args: &[&str]| {
         let mut command = home.bare(args);
-        command.env("LLAMESH_DATA_DIR", home.data()).env("LLAMESH_JSON", "true").env("LLAMESH_NETWORK", "elsewhere");
+        command
+            .env("LLAMESH_DATA_DIR", home.data())
+            .env("LLAMESH_JSON", "true")
+            .env("LLAMESH_NETWORK", "elsewhere");
         command
     };
     let mut command = with(&["up"]);
@@ -194,7 +197,8 @@ fn a_flag_beats_the_environment_and_that_the_file() {
     std::fs::create_dir(home.data()).unwrap();
     let file = "network = \"of-the-file\"\nengine = \"echo:7\"\ncapability = [\"file.echo\"]\n";
     std::fs::write(home.data().join("llamesh.toml"), file).unwrap();
-    let mut command = home.command(&["up", "--listen", ANYWHERE, "--api", "127.0.0.1:0", "--capability", "flag.echo"]);
+    let mut command =
+        home.command(&["up", "--listen", ANYWHERE, "--api", "127.0.0.1:0", "--capability", "flag.echo"]);
     command.env("LLAMESH_CAPABILITY", "environment.echo").env("LLAMESH_ENGINE", "echo:9");
     let peer = Peer::of(home, command);
     let found = peer.run(&["find"]).document().clone();
@@ -207,7 +211,9 @@ fn a_flag_beats_the_environment_and_that_the_file() {
 fn two_networks_do_not_meet() {
     let home = Home::new();
     let peer = home.up(&["--engine", "echo", "--network", "one"]);
-    Home::new().run(&["submit", "x", "--bootstrap", &peer.address(), "--network", "two"]).refused(5, &["network"]);
+    Home::new()
+        .run(&["submit", "x", "--bootstrap", &peer.address(), "--network", "two"])
+        .refused(5, &["network"]);
     let outcome = Home::new().run(&["submit", "x", "--bootstrap", &peer.address(), "--network", "one"]);
     assert_eq!(outcome.answer(), "x");
 }
@@ -271,8 +277,10 @@ fn greedy_answers_replay_and_stops_are_kept() {
     let model = tiny(&home);
     let peer = home.up(&["--model", &model]);
     let whole = peer.submit(&["Say", "--max-tokens", "24"]);
-    let words: Vec<String> = whole.lines.iter().filter_map(|l| l["text"].as_str().map(str::to_owned)).collect();
-    let stop = words.iter().skip(3).find(|word| !word.trim().is_empty() && !word.contains('\u{fffd}')).unwrap();
+    let words: Vec<String> =
+        whole.lines.iter().filter_map(|l| l["text"].as_str().map(str::to_owned)).collect();
+    let stop =
+        words.iter().skip(3).find(|word| !word.trim().is_empty() && !word.contains('\u{fffd}')).unwrap();
     let cut = peer.submit(&["Say", "--max-tokens", "24", "--stop", stop]);
     assert_eq!(cut.done()["finish"], "stop");
     assert!(whole.answer().starts_with(&cut.answer()) && !cut.answer().contains(stop.as_str()), "{cut:?}");
@@ -406,21 +414,28 @@ fn chat_completions_are_answered_by_the_mesh() {
     let usage = &whole["usage"];
     let count = |name: &str| usage[name].as_u64().unwrap();
     assert_eq!(count("prompt_tokens") + count("completion_tokens"), count("total_tokens"));
-    let receipt = gateway.run(&["verify", "--replay", "--model", &model, &text(&whole["llamesh"]["receipt"])]);
+    let receipt =
+        gateway.run(&["verify", "--replay", "--model", &model, &text(&whole["llamesh"]["receipt"])]);
     assert_eq!(receipt.document()["verdict"], "exact");
 
     body["stream"] = json!(true);
     body["stream_options"] = json!({ "include_usage": true });
     let events = Request::post(&gateway.api(), "/v1/chat/completions", &body).send().events();
     assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-    let chunks: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    let chunks: Vec<Value> =
+        events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
     assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
-    let streamed: String = chunks.iter().filter_map(|c| c["choices"][0]["delta"]["content"].as_str()).collect();
+    let streamed: String =
+        chunks.iter().filter_map(|c| c["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(whole["choices"][0]["message"]["content"], streamed, "the seed makes the answer");
     let finishes: Vec<_> = chunks.iter().filter_map(|c| c["choices"][0]["finish_reason"].as_str()).collect();
     assert_eq!(finishes, [whole["choices"][0]["finish_reason"].as_str().unwrap()]);
     assert_eq!(&chunks.last().unwrap()["usage"], usage);
-    assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["object"] == "chat.completion.chunk"));
+    assert!(
+        chunks
+            .iter()
+            .all(|chunk| chunk["id"] == chunks[0]["id"] && chunk["object"] == "chat.completion.chunk")
+    );
 }
 
 #[test]
@@ -435,7 +450,11 @@ fn openai_errors_have_openai_s_shape() {
         (chat(&json!({ "model": "nonsense", "messages": messages })), 400, "invalid"),
         (chat(&json!({ "model": "auto", "messages": messages, "n": 2 })), 400, "unsupported"),
         (chat(&json!({ "model": "auto", "messages": messages, "temperature": -1 })), 400, "invalid"),
-        (chat(&json!({ "model": "auto", "messages": [{ "role": "cat", "content": "x" }] })), 400, "invalid_request"),
+        (
+            chat(&json!({ "model": "auto", "messages": [{ "role": "cat", "content": "x" }] })),
+            400,
+            "invalid_request",
+        ),
         (Request::get(&peer.api(), "/v1/embeddings"), 404, "not_found"),
     ];
     for (request, status, code) in cases {
@@ -443,11 +462,16 @@ fn openai_errors_have_openai_s_shape() {
         let response = request.send();
         assert_eq!(response.status, status, "{what}: {response:?}");
         let error = &response.json()["error"];
-        assert_eq!((&error["code"], &error["type"]), (&json!(code), &json!("invalid_request_error")), "{what}");
+        assert_eq!(
+            (&error["code"], &error["type"]),
+            (&json!(code), &json!("invalid_request_error")),
+            "{what}"
+        );
         assert!(!text(&error["message"]).is_empty() && error.as_object().unwrap().contains_key("param"));
     }
     let lone = Peer::up(&["--model", "-"]);
-    let response = Request::post(&lone.api(), "/v1/chat/completions", &json!({ "model": "auto", "messages": messages }));
+    let response =
+        Request::post(&lone.api(), "/v1/chat/completions", &json!({ "model": "auto", "messages": messages }));
     let response = response.send();
     assert_eq!((response.status, &response.json()["error"]["code"]), (404, &json!("nothing_offered")));
 }
@@ -468,6 +492,7 @@ fn the_api_is_for_this_machine_and_its_own_pages() {
     ] {
         assert_eq!(ask().with(name, &value).send().status, 403, "{name}: {value}");
     }
-    let page = Request::post(&peer.api(), "/v1/chat/completions", &json!({})).with("origin", "http://page.example");
+    let page =
+        Request::post(&peer.api(), "/v1/chat/completions", &json!({})).with("origin", "http://page.example");
     assert_eq!(page.send().status, 403);
 }

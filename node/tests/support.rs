@@ -13,46 +13,46 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-pub use http::{Request, Response};
-pub use process::{Outcome, Process};
+pub(crate) use http::{Request, Response};
+pub(crate) use process::{Outcome, Process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// What any process may take, even on a loaded machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Loopback, on a free port.
-pub const ANYWHERE: &str = "/ip4/127.0.0.1/tcp/0";
+pub(crate) const ANYWHERE: &str = "/ip4/127.0.0.1/tcp/0";
 
 /// A folder in which a peer lives, or from which commands are given.
 #[derive(Debug)]
-pub struct Home {
+pub(crate) struct Home {
     root: TempDir,
     limit: Duration,
 }
 
 impl Home {
     /// An empty one, without models and without a way to fetch any.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { root: tempfile::tempdir().unwrap(), limit: LIMIT }
     }
 
     /// The same with more patience, for real models.
-    pub fn patient(limit: Duration) -> Self {
+    pub(crate) fn patient(limit: Duration) -> Self {
         Self { limit, ..Self::new() }
     }
 
     /// The data directory.
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.root.path().join("data")
     }
 
     /// A file beside the data directory.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// The program with nothing but `args`, in an environment that says nothing of this machine.
-    pub fn bare(&self, args: &[&str]) -> Command {
+    pub(crate) fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_llamesh"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LLAMESH_") || name == "RUST_LOG" {
@@ -64,29 +64,29 @@ impl Home {
     }
 
     /// The program as tests mostly want it: this data directory, JSON.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.bare(args);
         command.arg("--json").arg("--data-dir").arg(self.data());
         command
     }
 
     /// Starts it.
-    pub fn start(&self, args: &[&str]) -> Process {
+    pub(crate) fn start(&self, args: &[&str]) -> Process {
         self.spawn(self.command(args))
     }
 
     /// Starts a command within this home's patience.
-    pub fn spawn(&self, command: Command) -> Process {
+    pub(crate) fn spawn(&self, command: Command) -> Process {
         Process::start(command, self.limit)
     }
 
     /// Runs it to its end.
-    pub fn run(&self, args: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, args: &[&str]) -> Outcome {
         self.start(args).finish()
     }
 
     /// Starts a peer here.
-    pub fn up(self, args: &[&str]) -> Peer {
+    pub(crate) fn up(self, args: &[&str]) -> Peer {
         let command = self.command(&[&["up", "--listen", ANYWHERE, "--api", "127.0.0.1:0"], args].concat());
         Peer::of(self, command)
     }
@@ -94,25 +94,25 @@ impl Home {
 
 /// A running peer.
 #[derive(Debug)]
-pub struct Peer {
-    pub home: Home,
-    pub process: Process,
-    pub ready: Value,
+pub(crate) struct Peer {
+    pub(crate) home: Home,
+    pub(crate) process: Process,
+    pub(crate) ready: Value,
 }
 
 impl Peer {
     /// A peer of its own.
-    pub fn up(args: &[&str]) -> Self {
+    pub(crate) fn up(args: &[&str]) -> Self {
         Home::new().up(args)
     }
 
     /// A peer that joins at another.
-    pub fn join(other: &Self, args: &[&str]) -> Self {
+    pub(crate) fn join(other: &Self, args: &[&str]) -> Self {
         Self::up(&[&["--bootstrap", &other.address()], args].concat())
     }
 
     /// The peer that a command starts.
-    pub fn of(home: Home, command: Command) -> Self {
+    pub(crate) fn of(home: Home, command: Command) -> Self {
         let mut process = home.spawn(command);
         let ready = process.line();
         assert_eq!(ready["event"], "ready", "{ready}");
@@ -120,32 +120,32 @@ impl Peer {
     }
 
     /// Its id.
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         text(&self.ready["peer"])
     }
 
     /// Where others find it, with its id.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         text(&self.ready["listen"][0])
     }
 
     /// Its API.
-    pub fn api(&self) -> String {
+    pub(crate) fn api(&self) -> String {
         text(&self.ready["api"])
     }
 
     /// A command given at its folder.
-    pub fn run(&self, args: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, args: &[&str]) -> Outcome {
         self.home.run(args)
     }
 
     /// A job submitted through it.
-    pub fn submit(&self, args: &[&str]) -> Outcome {
+    pub(crate) fn submit(&self, args: &[&str]) -> Outcome {
         self.home.run(&[&["submit"], args].concat())
     }
 
     /// Ends it in order and leaves its folder.
-    pub fn stop(mut self) -> Home {
+    pub(crate) fn stop(mut self) -> Home {
         self.process.signal("TERM");
         let outcome = self.process.finish();
         assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -153,24 +153,24 @@ impl Peer {
     }
 
     /// Ends it as a power cut would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 }
 
 /// A tiny model without meaning, at `path`.
-pub fn tiny(home: &Home) -> String {
+pub(crate) fn tiny(home: &Home) -> String {
     let path = home.file("tiny.gguf");
     inference::tiny::write_tiny(&path, 7).unwrap();
     shown(&path)
 }
 
 /// A path as an argument.
-pub fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
 /// A JSON string.
-pub fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no string: {value}")).to_owned()
 }

@@ -61,22 +61,47 @@ fn manifest(of: &str) -> String {
 #[test]
 fn pure_crates_have_no_io_clock_entropy_async_or_hash_order() {
     let words = [
-        "std::fs", "std::net", "std::io::", "std::env", "std::process", "std::thread", "Instant", "SystemTime", "tokio",
-        "async ", "await", "HashMap", "HashSet", "getrandom", "rand::", "println!",
+        "std::fs",
+        "std::net",
+        "std::io::",
+        "std::env",
+        "std::process",
+        "std::thread",
+        "Instant",
+        "SystemTime",
+        "tokio",
+        "async ",
+        "await",
+        "HashMap",
+        "HashSet",
+        "getrandom",
+        "rand::",
+        "println!",
     ];
-    only_in(&["crypto", "protocol"], &words, |_| false, "time, chance, IO and keys are inputs of the pure crates");
+    only_in(
+        &["crypto", "protocol"],
+        &words,
+        |_| false,
+        "time, chance, IO and keys are inputs of the pure crates",
+    );
 }
 
 #[test]
 fn machines_meet_only_in_the_peer() {
     let machines = |name: &str| name.starts_with("protocol/src/session");
-    only_in(&["protocol"], &["crate::market", "market::"], |name| {
-        !machines(name)
-    }, "sessions do not know the market");
+    only_in(
+        &["protocol"],
+        &["crate::market", "market::"],
+        |name| !machines(name),
+        "sessions do not know the market",
+    );
     let market = |name: &str| name.starts_with("protocol/src/market");
-    only_in(&["protocol"], &["crate::session", "session::", "crate::ledger", "crate::mandate"], |name| {
-        !market(name)
-    }, "the market does not know sessions, ledger or mandates");
+    only_in(
+        &["protocol"],
+        &["crate::session", "session::", "crate::ledger", "crate::mandate"],
+        |name| !market(name),
+        "the market does not know sessions, ledger or mandates",
+    );
     only_in(&["protocol"], &["crate::peer", "super::peer"], |_| false, "no machine knows its parent");
 }
 
@@ -119,10 +144,12 @@ fn every_file_says_why_it_exists_and_fits_a_head() {
         let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
         let lines = text[..end].lines().count();
         if lines > MAX_LINES && !is_test(&name) {
-            faults.push(format!("{name} has {lines} lines; {MAX_LINES} are the limit: which room is missing?"));
+            faults
+                .push(format!("{name} has {lines} lines; {MAX_LINES} are the limit: which room is missing?"));
         }
         let stem = Path::new(&name).file_stem().unwrap().to_string_lossy().into_owned();
-        if ["mod", "utils", "util", "helpers", "common", "manager", "types", "misc"].contains(&stem.as_str()) {
+        if ["mod", "utils", "util", "helpers", "common", "manager", "types", "misc"].contains(&stem.as_str())
+        {
             faults.push(format!("{name}: a room is named for what is in it"));
         }
     }
@@ -132,7 +159,10 @@ fn every_file_says_why_it_exists_and_fits_a_head() {
 #[test]
 fn lints_are_inherited_and_not_switched_off() {
     for of in CRATES {
-        assert!(manifest_whole(of).contains("[lints]\nworkspace = true"), "{of} does not inherit the workspace's lints");
+        assert!(
+            manifest_whole(of).contains("[lints]\nworkspace = true"),
+            "{of} does not inherit the workspace's lints"
+        );
     }
     only_in(&CRATES, &["#[allow(", "#![allow("], |_| false, "`expect` with a reason, never `allow`");
 }

@@ -37,8 +37,9 @@ pub trait Message: Serialize + DeserializeOwned {
 
     /// The bytes to send.
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        bytes.append(&mut encode(self));
+        let mut bytes = Vec::with_capacity(USUAL);
+        bytes.push(VERSION);
+        write(self, &mut bytes);
         bytes
     }
 
@@ -59,15 +60,24 @@ pub trait Message: Serialize + DeserializeOwned {
     }
 }
 
+/// Room that holds most messages, a token's frame above all, without growing.
+const USUAL: usize = 128;
+
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_MESSAGE>()
 }
 
 /// Encodes a value of our own.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    // Only maps of unknown length and hand-written impls can fail, and no wire type has either; an empty encoding
+    let mut bytes = Vec::with_capacity(USUAL);
+    write(value, &mut bytes);
+    bytes
+}
+
+fn write<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    // Only maps of unknown length and hand-written impls can fail, and no wire type has either; half an encoding
     // decodes nowhere.
-    bincode::serde::encode_to_vec(value, config()).unwrap_or_default()
+    let _ = bincode::serde::encode_into_std_write(value, bytes, config());
 }
 
 /// Decodes all of `bytes`.

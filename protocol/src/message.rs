@@ -130,7 +130,7 @@ pub enum Frame {
         /// The countersignature.
         acknowledgement: Signed<Acknowledgement>,
     },
-    /// Provider: so much of the prompt has been read. Also says "I am alive".
+    /// Provider: so much of the prompt has been read; 0 of 0 says no more than "I am alive".
     Progress {
         /// The job.
         job: JobId,

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crypto::{Digest, Hasher};
+use crypto::{Digest, Hasher, PeerId};
 use protocol::event::{Production, Run, RunId};
 use protocol::receipt::prompt_digest;
-use protocol::{Finish, Input, Sampling, Timestamp, Token};
+use protocol::{Finish, Input, JobId, Sampling, Timestamp, Token};
 
 /// How fast, and how much at once.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,8 @@ pub struct Engine {
     pace: Pace,
     running: BTreeMap<RunId, Work>,
     waiting: VecDeque<(RunId, Answer)>,
+    /// For whom each run is, running or waiting.
+    clients: BTreeMap<RunId, (PeerId, JobId)>,
 }
 
 #[derive(Debug)]
@@ -64,18 +66,20 @@ impl Engine {
     /// An idle engine.
     #[must_use]
     pub fn new(pace: Pace) -> Self {
-        Self { pace, running: BTreeMap::new(), waiting: VecDeque::new() }
+        Self { pace, running: BTreeMap::new(), waiting: VecDeque::new(), clients: BTreeMap::new() }
     }
 
     /// Takes a run, now or when a slot is free.
     pub fn start(&mut self, now: Timestamp, run: &Run) {
         let order = run.order.value();
+        self.clients.insert(run.run, (run.order.signer(), order.job));
         self.waiting.push_back((run.run, Answer::to(order.model, &order.sampling, &run.input)));
         self.fill(now);
     }
 
     /// Stops a run and forgets it.
     pub fn abort(&mut self, now: Timestamp, run: RunId) {
+        self.clients.remove(&run);
         self.running.remove(&run);
         self.waiting.retain(|(waiting, _)| *waiting != run);
         self.fill(now);
@@ -89,6 +93,7 @@ impl Engine {
         let run = run.map(|(run, _)| *run)?;
         let production = self.running.get_mut(&run)?.produce(now);
         if matches!(production, Production::Finished(_)) {
+            self.clients.remove(&run);
             self.running.remove(&run);
             self.fill(now);
         }
@@ -105,6 +110,12 @@ impl Engine {
     #[must_use]
     pub fn load(&self) -> usize {
         self.running.len() + self.waiting.len()
+    }
+
+    /// True while something runs or waits for this peer: for one job of it, or for any.
+    #[must_use]
+    pub fn serves(&self, client: PeerId, job: Option<JobId>) -> bool {
+        self.clients.values().any(|(peer, of)| *peer == client && job.is_none_or(|job| job == *of))
     }
 
     fn fill(&mut self, now: Timestamp) {

@@ -9,7 +9,7 @@ use std::fmt;
 use crypto::{Network, PeerId, SecretKey};
 use protocol::event::{Command, InboundId, Production, QueryId, Run, RunId};
 use protocol::peer::Config;
-use protocol::{AgentOffer, Entry, Event, Output, Peer, Profile, Requirement, Timestamp};
+use protocol::{AgentOffer, Entry, Event, JobId, Output, Peer, Profile, Requirement, Timestamp};
 
 use crate::engine::{Engine, Pace};
 use crate::search::{Action, Searches};
@@ -129,6 +129,12 @@ impl Host {
     #[must_use]
     pub fn load(&self) -> usize {
         self.memory.as_ref().map_or(0, |memory| memory.engine.load())
+    }
+
+    /// True while its engine works for this peer: for one job of it, or for any.
+    #[must_use]
+    pub fn serves(&self, client: PeerId, job: Option<JobId>) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.engine.serves(client, job))
     }
 
     /// What its clock shows.

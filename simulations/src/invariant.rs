@@ -42,7 +42,7 @@ pub enum Violation {
     #[error("of the receipt {0}, {1}")]
     Money(String, &'static str),
     /// Work or questions that are left over.
-    #[error("all is quiet, but {0} still has {1}")]
+    #[error("{0} still has {1}, and nothing left to have it for")]
     Leftover(HostId, &'static str),
     /// A prompt where none may be.
     #[error("{0} sent a prompt in a message that is no start: {1}")]
@@ -132,6 +132,19 @@ impl Watch {
     pub fn on_lost(&mut self, frame: &Frame) {
         if let Some(receipt) = self.acknowledged(frame) {
             self.lost.insert(receipt);
+        }
+    }
+
+    /// A client has taken a job back, or is gone with all of them: nothing may go on for it from this moment.
+    pub fn on_released(
+        &mut self,
+        now: Timestamp,
+        (id, host): (HostId, &Host),
+        client: PeerId,
+        job: Option<JobId>,
+    ) {
+        if host.serves(client, job) {
+            self.report(now, Violation::Leftover(id, "a run for nobody"));
         }
     }
 

@@ -231,7 +231,11 @@ impl World<'_> {
         }
         if let Some(frame) = self.read::<Frame>(from, bytes) {
             let from = self.hosts[from.0].peer_id();
+            let cancelled = if let Frame::Cancel { job } = frame { Some(job) } else { None };
             self.tell(host, Event::Frame { from, side: to, frame });
+            if cancelled.is_some() {
+                self.watch.on_released(self.now, (host, &self.hosts[host.0]), from, cancelled);
+            }
         }
     }
 
@@ -242,6 +246,9 @@ impl World<'_> {
             let peer = self.hosts[other.0].peer_id();
             self.hosts[host.0].on_gone(&peer);
             self.tell(host, Event::Lost { peer, side });
+            if side == Side::Provider {
+                self.watch.on_released(self.now, (host, &self.hosts[host.0]), peer, None);
+            }
         }
     }
 
@@ -262,6 +269,7 @@ impl World<'_> {
         self.settle(host);
     }
 
+    /// Whoever is up may be the one who asks; a batch whose group is down asks for nothing.
     fn on_submit(&mut self, index: usize) {
         let batch = &self.scenario.jobs[index];
         let up: Vec<_> = self.groups[batch.by.as_str()].clone();
@@ -277,6 +285,7 @@ impl World<'_> {
         self.tell(host, Event::Command(Command::Submit(submission)));
     }
 
+    /// The engine first: what it has ready may be what a deadline is waiting for.
     fn on_wake(&mut self, host: HostId) {
         let now = self.now;
         self.hosts[host.0].disarm(now);
@@ -296,6 +305,7 @@ impl World<'_> {
         read.ok()
     }
 
+    /// A frame is gone. Its sender is not told; the watch is, as a debt may hang on it.
     fn lose(&mut self, bytes: &[u8]) {
         if let Ok(frame) = Frame::from_bytes(bytes) {
             self.watch.on_lost(&frame);

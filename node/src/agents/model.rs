@@ -17,12 +17,22 @@ use tokio::sync::mpsc;
 
 use super::{Agent, Context, Job, Running};
 use crate::clock;
-use crate::hosting::Loaded;
 
 /// Steps between the worker and the agent's task. The worker is slowed down beyond it, not the other jobs.
 const STEPS: usize = 16;
 /// A busy worker has a place again after about this long.
 const RETRY_AFTER_MS: u64 = 2_000;
+
+/// A model at work.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// For people.
+    pub name: String,
+    /// The thread that computes.
+    pub worker: Worker,
+    /// What it measured when it started.
+    pub speed: Speed,
+}
 
 /// A model with a system prompt.
 #[derive(Clone, Debug)]
@@ -81,9 +91,11 @@ impl ModelAgent {
         let (steps, mut taken) = mpsc::channel(STEPS);
         let sampling = sampling(&job.order.sampling);
         let request = inference::Job::Generate(Request::new(tokens, sampling));
-        self.worker.try_submit(request, Box::new(move |event| forward(&steps, event))).map_err(|error| match error {
-            SubmitError::Busy => JobError::Busy { retry_after_ms: RETRY_AFTER_MS },
-            SubmitError::Stopped => JobError::Engine,
+        self.worker.try_submit(request, Box::new(move |event| forward(&steps, event))).map_err(|error| {
+            match error {
+                SubmitError::Busy => JobError::Busy { retry_after_ms: RETRY_AFTER_MS },
+                SubmitError::Stopped => JobError::Engine,
+            }
         })?;
         while let Some(event) = taken.recv().await {
             match event {

@@ -175,7 +175,9 @@ pub async fn peer_views(node: &NodeHandle) -> Result<Vec<PeerView>, Unavailable>
         let at = known.iter().position(|known| known.peer == info.peer);
         views.push(view(info.peer, Some(info), at.map(|at| known.swap_remove(at))));
     }
-    views.extend(known.into_iter().filter(|k| k.peer != snapshot.me).map(|known| view(known.peer, None, Some(known))));
+    views.extend(
+        known.into_iter().filter(|k| k.peer != snapshot.me).map(|known| view(known.peer, None, Some(known))),
+    );
     views.sort_by_key(|view| (!view.connected, view.peer));
     Ok(views)
 }
@@ -219,7 +221,9 @@ fn view(peer: PeerId, info: Option<&net::PeerInfo>, known: Option<KnownPeer>) ->
         direction: info.map(direction),
         rtt_ms: info.and_then(|info| info.rtt).map(|rtt| rtt.as_secs_f64() * 1000.0),
         agent_version: info.and_then(|info| info.agent.clone()),
-        capabilities: profile.map(|p| p.agents.iter().map(|a| a.capability.clone()).collect()).unwrap_or_default(),
+        capabilities: profile
+            .map(|p| p.agents.iter().map(|a| a.capability.clone()).collect())
+            .unwrap_or_default(),
         evidence: known.as_ref().map(|known| known.evidence.clone()).unwrap_or_default(),
         account: known.map(|known| known.account).unwrap_or_default(),
     }

@@ -96,7 +96,8 @@ async fn model(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Va
 async fn on_offer(api: &Api) -> Result<Vec<Value>, Error> {
     let busy = |_| Error::from(JobError::Busy { retry_after_ms: 1000 });
     let profiles = api.node.find(None).await.map_err(busy)?;
-    let mut models: Vec<_> = profiles.iter().flat_map(|p| p.agents.iter().filter_map(|a| a.model.as_ref())).collect();
+    let mut models: Vec<_> =
+        profiles.iter().flat_map(|p| p.agents.iter().filter_map(|a| a.model.as_ref())).collect();
     models.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
     models.dedup_by_key(|model| model.digest);
     Ok(models
@@ -159,15 +160,24 @@ struct Part {
     text: Option<String>,
 }
 
-async fn chat(State(api): State<Api>, body: Result<Json<ChatRequest>, JsonRejection>) -> Result<Response, Error> {
+async fn chat(
+    State(api): State<Api>,
+    body: Result<Json<ChatRequest>, JsonRejection>,
+) -> Result<Response, Error> {
     let Json(request) = body.map_err(|rejection| Error::invalid(rejection.body_text()))?;
     let job = request.job()?;
     let spec = super::control::spec(&api.node, &job).await?;
     let stream = api.node.submit(spec)?;
-    let reply = Reply { id: format!("chatcmpl-{}", stream.job()), created: clock::now().0 / 1000, model: request.model };
+    let reply = Reply {
+        id: format!("chatcmpl-{}", stream.job()),
+        created: clock::now().0 / 1000,
+        model: request.model,
+    };
     if request.stream == Some(true) {
         let usage = request.stream_options.is_some_and(|options| options.include_usage == Some(true));
-        return Ok(Sse::new(chunks(stream, api, reply, usage)).keep_alive(KeepAlive::default()).into_response());
+        return Ok(Sse::new(chunks(stream, api, reply, usage))
+            .keep_alive(KeepAlive::default())
+            .into_response());
     }
     Ok(Json(whole(stream, &api, &reply).await?).into_response())
 }
@@ -208,7 +218,11 @@ impl IncomingMessage {
             "user" => Role::User,
             "assistant" => Role::Assistant,
             "tool" | "function" => Role::Tool,
-            other => return Err(Error::invalid(format!("`{other}` is no role: system, developer, user, assistant or tool"))),
+            other => {
+                return Err(Error::invalid(format!(
+                    "`{other}` is no role: system, developer, user, assistant or tool"
+                )));
+            }
         };
         let content = match &self.content {
             None => String::new(),
@@ -246,7 +260,12 @@ impl Reply {
 }
 
 /// Everything that an event becomes; the stream ends after `[DONE]`.
-fn chunks(stream: JobStream, api: Api, reply: Reply, usage: bool) -> impl Stream<Item = Result<Event, Infallible>> {
+fn chunks(
+    stream: JobStream,
+    api: Api,
+    reply: Reply,
+    usage: bool,
+) -> impl Stream<Item = Result<Event, Infallible>> {
     let first = reply.delta(&json!({ "role": "assistant", "content": "" }), None);
     let queue = std::collections::VecDeque::from([first.to_string()]);
     unfold((stream, api, reply, queue), move |(mut stream, api, reply, mut queue)| async move {

@@ -13,12 +13,12 @@ use serde_json::json;
 use super::print::{self, Style, styled};
 use super::{Common, session};
 use crate::agents::Agents;
-use crate::agents::model::ModelAgent;
+use crate::agents::model::{Loaded, ModelAgent};
 use crate::api::control;
 use crate::clock;
 use crate::config::DEFAULT_MODEL;
 use crate::failure::{Class, Failure};
-use crate::hosting::{Host, Loaded};
+use crate::hosting::Host;
 use crate::journal::Journal;
 use crate::models::{Bar, Models};
 use crate::net::Address;
@@ -98,7 +98,10 @@ impl Stage {
             agents.host(Arc::new(agent));
             let node = start(agents, bootstrap.clone(), None).await?;
             let name = &model.name;
-            talk.row(&format!("peer {number}"), &format!("{}  offers text.generation with {name}", node.handle().id()))?;
+            talk.row(
+                &format!("peer {number}"),
+                &format!("{}  offers text.generation with {name}", node.handle().id()),
+            )?;
             node.handle().join(bootstrap.len()).await.map_err(|failures| session::unreachable(&failures))?;
             providers.push(node);
         }
@@ -111,12 +114,18 @@ impl Stage {
     async fn meet(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + std::time::Duration::from_secs(20);
         loop {
-            let found = self.asker.handle().find(Some(Capability::text_generation())).await.map_err(session::busy)?;
+            let found =
+                self.asker.handle().find(Some(Capability::text_generation())).await.map_err(session::busy)?;
             if found.len() >= self.providers.len() {
-                return self.talk.row("mesh", &format!("peer 1 found {} providers of text.generation", found.len()));
+                return self
+                    .talk
+                    .row("mesh", &format!("peer 1 found {} providers of text.generation", found.len()));
             }
             if Instant::now() > deadline {
-                return Err(Failure::new(Class::Network, "the peers did not find each other: is loopback usable here?"));
+                return Err(Failure::new(
+                    Class::Network,
+                    "the peers did not find each other: is loopback usable here?",
+                ));
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -137,7 +146,8 @@ impl Stage {
         while let Some(event) = stream.next().await {
             match JobUpdate::of(stream.job(), event, receipts.as_deref()) {
                 JobUpdate::Bid { provider, speed, price, .. } => {
-                    self.talk.row("bid", &format!("{}  {speed} tokens/s for {price} µcr", self.name(&provider)))?;
+                    self.talk
+                        .row("bid", &format!("{}  {speed} tokens/s for {price} µcr", self.name(&provider)))?;
                 }
                 JobUpdate::Started { provider, .. } => {
                     started = Instant::now();
@@ -161,7 +171,9 @@ impl Stage {
                         receipt,
                     });
                 }
-                JobUpdate::Failed { code, message, .. } => return Err(Failure::new(Class::of_job(&code), message)),
+                JobUpdate::Failed { code, message, .. } => {
+                    return Err(Failure::new(Class::of_job(&code), message));
+                }
                 JobUpdate::Progress { .. } => {}
             }
         }
@@ -170,7 +182,8 @@ impl Stage {
 
     /// The provider that did not get the job replays the receipt.
     async fn audit(&self, outcome: &Outcome) -> Result<Verdict, Failure> {
-        let speed = format!("first token {} ms, {:.1} tokens/s", outcome.first_token_ms, outcome.tokens_per_second);
+        let speed =
+            format!("first token {} ms, {:.1} tokens/s", outcome.first_token_ms, outcome.tokens_per_second);
         self.talk.row("receipt", &format!("{}  signed by both; {speed}", outcome.receipt))?;
         let path = std::path::PathBuf::from(&outcome.receipt_file);
         let file = ReceiptFile::read(&path).map_err(Failure::of(Class::Refuted))?;
@@ -181,7 +194,10 @@ impl Stage {
         let auditor = auditor.map_or_else(|| "peer ?".to_owned(), |id| self.name(&id));
         let word = format!("{:?}", verdict.verdict).to_lowercase();
         let word = styled(if verdict.failure().is_none() { Style::Good } else { Style::Strong }, &word);
-        self.talk.row("audit", &format!("{auditor}  replayed it: {word} ({} of {} tokens)", verdict.agree, verdict.of))?;
+        self.talk.row(
+            "audit",
+            &format!("{auditor}  replayed it: {word} ({} of {} tokens)", verdict.agree, verdict.of),
+        )?;
         Ok(verdict)
     }
 
@@ -198,7 +214,11 @@ impl Stage {
     }
 }
 
-async fn start(agents: Agents, bootstrap: Vec<Address>, receipts: Option<std::path::PathBuf>) -> Result<Node, Failure> {
+async fn start(
+    agents: Agents,
+    bootstrap: Vec<Address>,
+    receipts: Option<std::path::PathBuf>,
+) -> Result<Node, Failure> {
     let seed = clock::random().map_err(Failure::of(Class::Internal))?;
     let listen = crate::config::addresses("listen", &["/ip4/127.0.0.1/tcp/0".to_owned()])?;
     Node::start(NodeConfig {
@@ -229,8 +249,13 @@ fn report(outcome: &Outcome, verdict: &Verdict, meeting_ms: u128, as_json: bool)
         }))?;
     } else {
         print::line("\nWhat next:")?;
-        print::line(&format!("  llamesh verify --replay {}    check it again yourself", outcome.receipt.short()))?;
-        print::line("  llamesh up                            a peer of your own (the default model, port 5263)")?;
+        print::line(&format!(
+            "  llamesh verify --replay {}    check it again yourself",
+            outcome.receipt.short()
+        ))?;
+        print::line(
+            "  llamesh up                            a peer of your own (the default model, port 5263)",
+        )?;
         print::line("  llamesh submit \"…\"                    a job for it, from another terminal")?;
     }
     if ok { Ok(()) } else { Err(Failure::new(Class::Refuted, &verdict.why)) }

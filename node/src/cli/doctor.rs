@@ -38,13 +38,18 @@ fn show(status: &Status) -> Result<(), Failure> {
     for address in &status.advertised {
         print::line(&format!("advertised {address}"))?;
     }
-    print::line(&format!("lookups    {}", if status.serves_lookups { "served for others" } else { "only asked" }))?;
+    print::line(&format!(
+        "lookups    {}",
+        if status.serves_lookups { "served for others" } else { "only asked" }
+    ))?;
     for peer in &status.connected {
-        let (direction, address) = (peer.direction.as_deref().unwrap_or("?"), peer.address.as_deref().unwrap_or("?"));
+        let (direction, address) =
+            (peer.direction.as_deref().unwrap_or("?"), peer.address.as_deref().unwrap_or("?"));
         print::line(&format!("connected  {} {direction} {address}", peer.peer))?;
     }
     for error in &status.dial_errors {
-        let whom = error.address.clone().or_else(|| error.peer.map(|peer| peer.to_string())).unwrap_or_default();
+        let whom =
+            error.address.clone().or_else(|| error.peer.map(|peer| peer.to_string())).unwrap_or_default();
         print::line(&format!("dial error {}s ago {whom}: {}", error.seconds_ago, error.error))?;
     }
     advice(status).into_iter().try_for_each(|advice| print::line(&format!("advice     {advice}")))
@@ -56,7 +61,9 @@ fn advice(status: &Status) -> Vec<&'static str> {
         advice.push("nobody is connected: start with --bootstrap ADDR of a peer that runs, or with --lan");
     }
     if status.advertised.is_empty() && !status.listening.is_empty() {
-        advice.push("no address is told to others: behind a router, forward port 5263 and pass --external MULTIADDR");
+        advice.push(
+            "no address is told to others: behind a router, forward port 5263 and pass --external MULTIADDR",
+        );
     }
     if !status.dial_errors.is_empty() {
         advice.push("some addresses did not answer: they may be stale, or a firewall is between");

@@ -38,7 +38,8 @@ fn show(capability: &Option<Capability>, providers: &[Found], as_json: bool) -> 
     if as_json {
         print::json(&json!({ "providers": providers }))?;
     }
-    let wanted = |offer: &&AgentOffer| capability.as_ref().is_none_or(|wanted| wanted.covers(&offer.capability));
+    let wanted =
+        |offer: &&AgentOffer| capability.as_ref().is_none_or(|wanted| wanted.covers(&offer.capability));
     let mut any = false;
     for provider in providers {
         for offer in provider.profile.agents.iter().filter(wanted) {
@@ -51,7 +52,8 @@ fn show(capability: &Option<Capability>, providers: &[Found], as_json: bool) -> 
     if any {
         return Ok(());
     }
-    let what = capability.as_ref().map_or_else(|| "anything".to_owned(), |capability| format!("`{capability}`"));
+    let what =
+        capability.as_ref().map_or_else(|| "anything".to_owned(), |capability| format!("`{capability}`"));
     let next = "see what is there with `llamesh find`, and how this peer is connected with `llamesh doctor`";
     Err(Failure::new(Class::NoProvider, format!("nobody offers {what}; {next}")))
 }
@@ -59,5 +61,9 @@ fn show(capability: &Option<Capability>, providers: &[Found], as_json: bool) -> 
 fn row(provider: &Found, offer: &AgentOffer) -> String {
     let model = offer.model.as_ref().map_or("-", |model| model.name.as_str());
     let (speed, price) = (offer.speed.decode, offer.price.completion.0);
-    format!("{}  {:<24} {model:<12} {speed:>6} t/s  {price:>6} µcr/1k", provider.peer, offer.capability.as_str())
+    format!(
+        "{}  {:<24} {model:<12} {speed:>6} t/s  {price:>6} µcr/1k",
+        provider.peer,
+        offer.capability.as_str()
+    )
 }

@@ -1,6 +1,6 @@
 //! Output: the only file that writes to stdout and stderr.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks")]
+#![expect(clippy::print_stderr, reason = "this is where the program speaks")]
 
 use std::io::{self, IsTerminal, Write};
 
@@ -34,10 +34,11 @@ pub(super) fn say(text: &str) {
 }
 
 /// A failure, on stderr; as JSON it is data, too.
-pub(super) fn failure(failure: &Failure, json: bool) {
-    if json {
+pub(super) fn failure(failure: &Failure, as_json: bool) {
+    if as_json {
         let code = failure.class as u8;
-        println!("{}", serde_json::json!({ "event": "error", "class": code, "message": failure.message }));
+        // A stdout that fails is told on stderr below, or is what failed.
+        let _ = json(&serde_json::json!({ "event": "error", "class": code, "message": failure.message }));
     }
     let mark = if io::stderr().is_terminal() { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
     eprintln!("{mark}: {}", failure.message);

@@ -61,7 +61,12 @@ fn row(file: &ReceiptFile) -> String {
     let receipt = file.receipt.value();
     let (digest, provider) = (file.digest(), file.receipt.signer());
     let tokens = receipt.usage.completion_tokens;
-    format!("{digest}  {}  {:<24} {tokens:>5} tokens  {}", provider.short(), receipt.capability.as_str(), receipt.cost)
+    format!(
+        "{digest}  {}  {:<24} {tokens:>5} tokens  {}",
+        provider.short(),
+        receipt.capability.as_str(),
+        receipt.cost
+    )
 }
 
 fn export(common: &Common, receipt: &str, public: bool) -> Result<(), Failure> {
@@ -77,18 +82,23 @@ pub(super) fn locate(common: &Common, receipt: &str) -> Result<PathBuf, Failure>
         return Ok(path);
     }
     let none = || {
-        let what = format!("`{receipt}` is neither a file nor a receipt in the data directory: see `llamesh receipts`");
+        let what = format!(
+            "`{receipt}` is neither a file nor a receipt in the data directory: see `llamesh receipts`"
+        );
         Failure::new(Class::Request, what)
     };
     if receipt.len() < 6 || !receipt.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(none());
     }
     let files = std::fs::read_dir(common.data_dir()?.receipts()).map_err(|_| none())?;
-    let names = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(receipt));
+    let names =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(receipt));
     let mut found = files.filter_map(|file| Some(file.ok()?.path())).filter(names);
     match (found.next(), found.next()) {
         (Some(file), None) => Ok(file),
-        (Some(_), Some(_)) => Err(Failure::new(Class::Request, format!("several receipts begin with `{receipt}`"))),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Class::Request, format!("several receipts begin with `{receipt}`")))
+        }
         (None, _) => Err(none()),
     }
 }

@@ -1,7 +1,8 @@
 //! How a command reaches a peer: the one that runs here, through its API, or one of its own for a moment.
 //!
 //! `--bootstrap` starts an ephemeral peer: a new key, no folder held, Kademlia client mode. Otherwise the API of the
-//! running peer is found through its folder, or given by `--api`.
+//! running peer is found through its folder, or given by `--api`. The environment of a peer (`LLAMESH_BOOTSTRAP`) also
+//! holds for commands given beside it, so there it is only the last resort: the peer that runs comes first.
 
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -20,11 +21,12 @@ use crate::{Node, NodeConfig};
 /// Which peer to ask.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Through {
-    /// Join the mesh at this address with a peer that lives as long as the command (repeatable)
-    #[arg(long, env = "LLAMESH_BOOTSTRAP", value_name = "ADDR", value_delimiter = ',')]
+    /// Join the mesh at this address with a peer that lives as long as the command (repeatable) [default, where no
+    /// peer runs in the data directory: LLAMESH_BOOTSTRAP]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
     pub(super) bootstrap: Vec<String>,
-    /// The local API of a running peer
-    #[arg(long, env = "LLAMESH_API", value_name = "URL", conflicts_with = "bootstrap")]
+    /// The local API of a running peer [default: the one in the data directory]
+    #[arg(long, value_name = "URL", conflicts_with = "bootstrap")]
     pub(super) api: Option<String>,
 }
 
@@ -40,22 +42,25 @@ pub(super) enum Peer {
 impl Through {
     /// Reaches a peer.
     pub(super) async fn reach(&self, common: &Common) -> Result<Peer, Failure> {
-        if !self.bootstrap.is_empty() {
-            let bootstrap = config::addresses("bootstrap", &self.bootstrap)?;
-            return Ok(Peer::Own(ephemeral(common, bootstrap).await?));
-        }
         let dir = common.data_dir()?;
-        match self.api.clone().or_else(|| dir.api()) {
-            Some(url) => Ok(Peer::Api(Client::new(&url)?)),
-            None => Err(Failure::new(
-                Class::Network,
-                format!(
-                    "no peer is running in {}: start one with `llamesh up`, or reach a mesh with --bootstrap ADDR",
-                    dir.path().display()
-                ),
-            )),
+        let bootstrap = match self.api.clone().or_else(|| dir.api()) {
+            Some(url) if self.bootstrap.is_empty() => return Ok(Peer::Api(Client::new(&url)?)),
+            None if self.bootstrap.is_empty() => environment(),
+            _ => self.bootstrap.clone(),
+        };
+        if bootstrap.is_empty() {
+            let (folder, next) =
+                (dir.path().display(), "start one with `llamesh up`, or reach a mesh with --bootstrap ADDR");
+            return Err(Failure::new(Class::Network, format!("no peer is running in {folder}: {next}")));
         }
+        let bootstrap = config::addresses("bootstrap", &bootstrap)?;
+        Ok(Peer::Own(ephemeral(common, bootstrap).await?))
     }
+}
+
+fn environment() -> Vec<String> {
+    let text = std::env::var("LLAMESH_BOOTSTRAP").unwrap_or_default();
+    text.split(',').filter(|address| !address.is_empty()).map(str::to_owned).collect()
 }
 
 /// A peer for one command: it joins before this returns.
@@ -116,12 +121,15 @@ pub(super) struct Client {
 impl Client {
     fn new(base: &str) -> Result<Self, Failure> {
         let http = reqwest::Client::builder().no_proxy().build().map_err(Failure::of(Class::Internal))?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned() })
+        // `up` takes the same place as HOST:PORT.
+        let scheme = if base.contains("://") { "" } else { "http://" };
+        Ok(Self { http, base: format!("{scheme}{}", base.trim_end_matches('/')) })
     }
 
     /// A document.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let response = self.http.get(format!("{}{path}", self.base)).send().await.map_err(|e| self.gone(&e))?;
+        let response =
+            self.http.get(format!("{}{path}", self.base)).send().await.map_err(|e| self.gone(&e))?;
         if response.status().is_success() {
             return response.json().await.map_err(Failure::of(Class::Internal));
         }
@@ -129,14 +137,21 @@ impl Client {
     }
 
     /// A job's stream of server-sent events.
-    pub(super) async fn post<T: serde::Serialize>(&self, path: &str, body: &T) -> Result<reqwest::Response, Failure> {
+    pub(super) async fn post<T: serde::Serialize>(
+        &self,
+        path: &str,
+        body: &T,
+    ) -> Result<reqwest::Response, Failure> {
         let request = self.http.post(format!("{}{path}", self.base)).json(body);
         let response = request.send().await.map_err(|error| self.gone(&error))?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
     fn gone(&self, error: &reqwest::Error) -> Failure {
-        let what = format!("the peer at {} does not answer ({error}): is it running? start one with `llamesh up`", self.base);
+        let what = format!(
+            "the peer at {} does not answer ({error}): is it running? start one with `llamesh up`",
+            self.base
+        );
         Failure::new(Class::Network, what)
     }
 }

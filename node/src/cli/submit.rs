@@ -121,7 +121,8 @@ async fn through_api(client: &Client, request: &JobRequest, screen: &mut Screen)
     let response = client.post("/control/jobs", request).await?;
     let mut events = response.bytes_stream().eventsource();
     while let Some(event) = events.next().await {
-        let event = event.map_err(|error| Failure::new(Class::Job, format!("the local peer stopped: {error}")))?;
+        let event =
+            event.map_err(|error| Failure::new(Class::Job, format!("the local peer stopped: {error}")))?;
         let update = serde_json::from_str(&event.data).map_err(Failure::of(Class::Internal))?;
         if screen.show(update)? {
             return Ok(());
@@ -178,7 +179,9 @@ impl Screen {
             }
             JobUpdate::Done { receipt, usage, receipt_file, .. } => {
                 print::line("")?;
-                let file = receipt_file.map(|file| format!("\n  llamesh verify --replay {file}")).unwrap_or_default();
+                let file = receipt_file
+                    .map(|file| format!("\n  llamesh verify --replay {file}"))
+                    .unwrap_or_default();
                 print::say(&format!("receipt {receipt}, {} tokens{file}", usage.completion_tokens));
             }
             JobUpdate::Bid { .. } | JobUpdate::Progress { .. } | JobUpdate::Failed { .. } => {}

@@ -114,7 +114,7 @@ async fn bind_api(chosen: Option<&str>) -> Result<(Server, bool), Failure> {
 async fn agents(settings: &Settings) -> Result<crate::agents::Agents, Failure> {
     let plans = settings.agents()?;
     let models = Models::from_env().map_err(Failure::of(Class::Model))?;
-    let slots = settings.slots.unwrap_or(peer::Config::default().bidder.slots);
+    let slots = settings.slots.unwrap_or_else(|| peer::Config::default().bidder.slots);
     Host::new(&models, &Bar::new(), slots).host(plans).await
 }
 

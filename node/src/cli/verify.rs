@@ -34,7 +34,11 @@ impl Verify {
             print::json(&verdict)?;
         } else {
             let word = format!("{:?}", verdict.verdict).to_lowercase();
-            let counts = if verdict.of > 0 { format!(" ({} of {})", verdict.agree, verdict.of) } else { String::new() };
+            let counts = if verdict.of > 0 {
+                format!(" ({} of {})", verdict.agree, verdict.of)
+            } else {
+                String::new()
+            };
             print::line(&format!("{word}{counts}: {}", verdict.why))?;
         }
         match verdict.failure() {
@@ -80,7 +84,8 @@ impl Verify {
 
 async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
     let replayed = tokio::task::spawn_blocking(move || {
-        let engine: Arc<dyn Engine> = model::load(&path).map_err(|e| Failure::new(Class::Model, format!("{}: {e}", path.display())))?;
+        let engine: Arc<dyn Engine> =
+            model::load(&path).map_err(|e| Failure::new(Class::Model, format!("{}: {e}", path.display())))?;
         let bar = Bar::new();
         let mut last = None;
         let verdict = verification::replay(&file, &engine, |done, of| {

@@ -358,8 +358,9 @@ fn jitter() -> Duration {
 
 /// Sessions at once, both directions: some 10 KiB each when idle.
 const MAX_SESSIONS: usize = 1024;
-/// Frames that wait for the remote to read, per session: 2.5 s of a fast model's tokens, or 256 capped frames.
-pub(super) const FRAME_QUEUE: usize = 256;
+/// Frames that wait for the remote to read, per session. Tokens are held to a quarter of it by their window
+/// ([`crate::agents`]); the rest is for what goes between them, so a full queue means a remote that does not read.
+pub(super) const FRAME_QUEUE: usize = 1024;
 /// Bytes that are handed to the stream at once.
 const COALESCE: usize = 32 * 1024;
 /// From the request for a stream to the greeting.

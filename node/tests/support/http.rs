@@ -11,7 +11,7 @@ use super::LIMIT;
 
 /// A request to a local API.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     authority: String,
     headers: Vec<(String, String)>,
     line: String,
@@ -20,40 +20,40 @@ pub struct Request {
 
 /// Its answer.
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub body: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 impl Request {
     /// Of a path below `base`.
-    pub fn get(base: &str, path: &str) -> Self {
+    pub(crate) fn get(base: &str, path: &str) -> Self {
         let authority = base.strip_prefix("http://").unwrap().to_owned();
         let host = ("host".to_owned(), authority.clone());
         Self { authority, headers: vec![host], line: format!("GET {path}"), body: String::new() }
     }
 
     /// With a JSON body.
-    pub fn post(base: &str, path: &str, body: &Value) -> Self {
+    pub(crate) fn post(base: &str, path: &str, body: &Value) -> Self {
         let mut request = Self::get(base, path).with("content-type", "application/json");
         (request.line, request.body) = (format!("POST {path}"), body.to_string());
         request
     }
 
     /// With another body.
-    pub fn body(self, body: &str) -> Self {
+    pub(crate) fn body(self, body: &str) -> Self {
         Self { body: body.to_owned(), ..self }
     }
 
     /// With a header instead of what it says of that name.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Sends it and reads the answer to its end.
-    pub fn send(self) -> Response {
+    pub(crate) fn send(self) -> Response {
         let mut stream = self.open();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -64,12 +64,14 @@ impl Request {
     }
 
     /// Sends it and leaves the answer unread.
-    pub fn open(self) -> TcpStream {
+    pub(crate) fn open(self) -> TcpStream {
         let mut stream = TcpStream::connect(&self.authority).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let length = self.body.len();
-        let text = format!("{} HTTP/1.0\r\n{headers}content-length: {length}\r\n\r\n{}", self.line, self.body);
+        let text =
+            format!("{} HTTP/1.0\r\n{headers}content-length: {length}\r\n\r\n{}", self.line, self.body);
         stream.write_all(text.as_bytes()).unwrap();
         stream
     }
@@ -77,12 +79,12 @@ impl Request {
 
 impl Response {
     /// The body as a document.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The data of server-sent events.
-    pub fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         self.body.lines().filter_map(|line| Some(line.strip_prefix("data: ")?.to_owned())).collect()
     }
 }

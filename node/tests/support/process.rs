@@ -14,7 +14,7 @@ const LINES: usize = 1 << 16;
 
 /// A running process.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -25,20 +25,20 @@ pub struct Process {
 
 /// How a process ended.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Its exit code; −1 when a signal ended it.
-    pub code: i32,
+    pub(crate) code: i32,
     /// What it printed and nobody had read yet.
-    pub lines: Vec<Value>,
+    pub(crate) lines: Vec<Value>,
     /// The same as it stood there.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// What it said on stderr.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Process {
     /// Starts a command, and ends it after `limit` at the latest.
-    pub fn start(mut command: Command, limit: Duration) -> Self {
+    pub(crate) fn start(mut command: Command, limit: Duration) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -64,12 +64,12 @@ impl Process {
     }
 
     /// The next line of stdout, as JSON.
-    pub fn line(&mut self) -> Value {
+    pub(crate) fn line(&mut self) -> Value {
         self.next().unwrap_or_else(|| panic!("ended: {}\n{}", self.command, self.stderr()))
     }
 
     /// The next line of this event; what comes before it is passed over.
-    pub fn until(&mut self, event: &str) -> Value {
+    pub(crate) fn until(&mut self, event: &str) -> Value {
         loop {
             let line = self.line();
             if line["event"] == event {
@@ -79,24 +79,24 @@ impl Process {
     }
 
     /// Gives it all of its stdin.
-    pub fn feed(&mut self, text: &str) {
+    pub(crate) fn feed(&mut self, text: &str) {
         self.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
     /// Sends it a signal, by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
     /// Kills it at once.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Waits for its end.
-    pub fn finish(mut self) -> Outcome {
+    pub(crate) fn finish(mut self) -> Outcome {
         drop(self.stdin.take());
         let mut stdout = String::new();
         let mut lines = Vec::new();
@@ -114,7 +114,7 @@ impl Process {
     }
 
     /// What it has said on stderr so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
@@ -145,7 +145,7 @@ impl Drop for Process {
 
 impl Outcome {
     /// The only line of an event.
-    pub fn one(&self, event: &str) -> &Value {
+    pub(crate) fn one(&self, event: &str) -> &Value {
         let mut found = self.lines.iter().filter(|line| line["event"] == event);
         match (found.next(), found.next()) {
             (Some(line), None) => line,
@@ -154,13 +154,13 @@ impl Outcome {
     }
 
     /// The document of a command that prints one, and ends well.
-    pub fn document(&self) -> &Value {
+    pub(crate) fn document(&self) -> &Value {
         assert_eq!((self.code, self.lines.len()), (0, 1), "{self:?}");
         &self.lines[0]
     }
 
     /// The last line of a job that was done.
-    pub fn done(&self) -> &Value {
+    pub(crate) fn done(&self) -> &Value {
         assert_eq!(self.code, 0, "{self:?}");
         let last = self.lines.last().unwrap();
         assert_eq!(last["event"], "done", "{self:?}");
@@ -168,12 +168,12 @@ impl Outcome {
     }
 
     /// The answer's text.
-    pub fn answer(&self) -> String {
+    pub(crate) fn answer(&self) -> String {
         super::text(&self.done()["text"])
     }
 
     /// Asserts that it failed in this way and said so, on both streams.
-    pub fn refused(&self, code: i32, says: &[&str]) {
+    pub(crate) fn refused(&self, code: i32, says: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
         let error = self.one("error");
         assert_eq!(error["class"], code, "{self:?}");
@@ -186,7 +186,7 @@ impl Outcome {
 }
 
 /// Everything that is left of a stream.
-pub fn rest(mut stream: impl Read) -> Vec<u8> {
+pub(crate) fn rest(mut stream: impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     bytes

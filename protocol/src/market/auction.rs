@@ -14,9 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crypto::{Digest, Hasher, PeerId, Verified};
 
+use crate::error::Limit;
 use crate::job::Choosing;
 use crate::message::{Announcement, Ask, Bid};
-use crate::{Capability, Credits, Evidence, JobError, JobId, JobSpec, Profile, Timestamp, Usage};
+use crate::{
+    Capability, Credits, Evidence, JobError, JobId, JobSpec, Profile, Requirement, Timestamp, Usage,
+};
 
 /// What the auctions want done.
 #[derive(Clone, Debug)]
@@ -353,7 +356,12 @@ impl Auction {
         drawn.into_iter().take(QUOTES).map(|(_, peer)| peer).collect()
     }
 
+    /// Why nobody could be asked: what is wanted costs more than the job may spend, or is not on offer at all.
     fn nothing_offered(&self, profiles: &[Verified<Profile>]) -> JobError {
+        let at_any_price = Requirement { ceiling: None, ..self.spec.requirement.clone() };
+        if profiles.iter().any(|profile| profile.matching(&at_any_price).next().is_some()) {
+            return JobError::Limit { limit: Limit::Budget };
+        }
         let names: BTreeSet<Capability> =
             profiles.iter().flat_map(|p| p.agents.iter().map(|a| a.capability.clone())).collect();
         JobError::NothingOffered {

@@ -100,9 +100,20 @@ impl Peer {
     }
 
     pub(super) fn on_bid(&mut self, now: Timestamp, from: PeerId, job: JobId, bid: Signed<Bid>) {
-        let verified =
-            bid.verify(&self.network).ok().filter(|bid| bid.signer() == from && bid.requester == self.id());
-        let evidence = match verified {
+        let verified = bid.verify(&self.network).ok();
+        self.on_verified_bid(now, from, job, verified);
+    }
+
+    /// `None` stands for a bid whose signature does not hold.
+    pub(super) fn on_verified_bid(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        job: JobId,
+        bid: Option<Verified<Bid>>,
+    ) {
+        let addressed = bid.filter(|bid| bid.signer() == from && bid.requester == self.id());
+        let evidence = match addressed {
             Some(bid) if bid.job == job => {
                 let faults = self.reputation.faults(&from);
                 return self.auctions.on_bid(now, from, bid, faults);

@@ -21,7 +21,7 @@ impl Peer {
     pub(super) fn on_request(&mut self, now: Timestamp, from: PeerId, inbound: InboundId, request: Request) {
         let response = match request {
             Request::Ask(ask) => match self.bid(now, from, &ask) {
-                Ok(bid) => Response::Bid(bid),
+                Ok(bid) => Response::Bid(bid.into_signed()),
                 Err(error) => Response::Decline(error),
             },
             Request::Bid(bid) => {
@@ -40,9 +40,13 @@ impl Peer {
 
     /// A bid that nobody asked for by name says itself which job it is for: after its signature was looked at.
     pub(super) fn on_sealed_bid(&mut self, now: Timestamp, from: PeerId, bid: Signed<Bid>) {
-        match bid.clone().verify(&self.network).map(|bid| bid.job) {
-            _ if self.reputation.is_blocked(&from) => {}
-            Ok(job) if self.jobs.contains_key(&job) => self.on_bid(now, from, job, bid),
+        if self.reputation.is_blocked(&from) {
+            return;
+        }
+        match bid.verify(&self.network) {
+            Ok(bid) if self.jobs.contains_key(&bid.job) => {
+                self.on_verified_bid(now, from, bid.job, Some(bid));
+            }
             Ok(_) => self.observe(from, Evidence::Expired),
             Err(_) => self.observe(from, Evidence::BadSignature),
         }
@@ -55,16 +59,16 @@ impl Peer {
         }
         let Ok(bid) = self.bid(now, from, ask) else { return };
         if from == self.id() {
-            return self.on_bid(now, from, ask.job, bid);
+            return self.on_verified_bid(now, from, ask.job, Some(bid));
         }
         let id = RequestId(self.fresh());
-        self.outputs.push_back(Output::Request { id, to: from, request: Request::Bid(bid) });
+        self.outputs.push_back(Output::Request { id, to: from, request: Request::Bid(bid.into_signed()) });
     }
 
-    pub(super) fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Signed<Bid>, JobError> {
+    pub(super) fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Verified<Bid>, JobError> {
         let bid = Signed::sign(&self.network, &self.key, self.bidder.bid(now, from, ask)?);
         self.bidder.promise(bid.digest(), bid.value());
-        Ok(bid.into_signed())
+        Ok(bid)
     }
 
     pub(super) fn on_order(&mut self, now: Timestamp, from: PeerId, frame: Frame) {
@@ -91,19 +95,20 @@ impl Peer {
         from: PeerId,
         start: Start,
     ) -> Result<(), (JobId, JobError)> {
-        // An order that does not even verify names no job that could be answered for; the zero id says so.
-        let named = start.order.clone().verify(&self.network).map_or(JobId([0; 16]), |order| order.job);
-        let admitted = self.provider.admit(now, from, &start);
-        let claimed = admitted.and_then(|order| {
-            let offer = self.bidder.claim(now, from, &order)?;
-            Ok((order, offer))
-        });
-        let (order, offer) = claimed.map_err(|error| {
+        let Start { order, input, salt } = start;
+        let order = order.verify(&self.network).map_err(|_| {
+            let error = JobError::Order { why: OrderFault::Signature };
             self.blame(from, &error);
-            (named, error)
+            // An order that does not even verify names no job that could be answered for; the zero id says so.
+            (JobId([0; 16]), error)
+        })?;
+        let admitted = self.provider.admit(now, from, &order, (&input, &salt));
+        let offer = admitted.and_then(|()| self.bidder.claim(now, from, &order)).map_err(|error| {
+            self.blame(from, &error);
+            (order.job, error)
         })?;
         let (limits, own) = (order.limits, worst_cost(&order, 0).unwrap_or(order.limits.budget));
-        let run = self.provider.start(now, order, offer, start.input);
+        let run = self.provider.start(now, order, offer, input);
         self.mandates.grant(run, limits, own);
         Ok(())
     }

@@ -11,7 +11,8 @@ use crypto::{Network, PeerId, SecretKey, Signed, Transcript, Verified};
 
 use crate::error::{Limit, OrderFault};
 use crate::event::{Production, Run, RunId};
-use crate::message::{Frame, Start};
+use crate::job::Salt;
+use crate::message::Frame;
 use crate::receipt::{self, Acknowledgement, Finish, Order, Receipt, Segment, SignedStretch, Token};
 use crate::{AgentOffer, Credits, Evidence, Input, JobError, JobId, Timestamp, Usage};
 
@@ -107,34 +108,34 @@ impl Provider {
     /// # Errors
     /// [`JobError::Order`], what [`crate::JobSpec::check`] would say of such a job, or [`JobError::Limit`].
     pub fn admit(
-        &mut self,
+        &self,
         now: Timestamp,
         from: PeerId,
-        start: &Start,
-    ) -> Result<Verified<Order>, JobError> {
-        let refuse = |why| JobError::Order { why };
-        let order = start.order.clone().verify(&self.network).map_err(|_| refuse(OrderFault::Signature))?;
+        order: &Verified<Order>,
+        (input, salt): (&Input, &Salt),
+    ) -> Result<(), JobError> {
+        let refuse = |why| Err(JobError::Order { why });
         if order.signer() != from || order.provider != self.key.peer_id() {
-            return Err(refuse(OrderFault::Signature));
+            return refuse(OrderFault::Signature);
         }
         if !order.is_fresh(now) {
-            return Err(refuse(OrderFault::Expired));
+            return refuse(OrderFault::Expired);
         }
         if self.by_job.contains_key(&(from, order.job)) {
-            return Err(refuse(OrderFault::Replayed));
+            return refuse(OrderFault::Replayed);
         }
-        if start.input.commitment(&start.salt) != order.input {
-            return Err(refuse(OrderFault::Commitment));
+        if input.commitment(salt) != order.input {
+            return refuse(OrderFault::Commitment);
         }
         order.kind.check(order.constraint)?;
-        start.input.check()?;
+        input.check()?;
         order.limits.check()?;
         order.sampling.check()?;
         // A receipt over the budget would be a fault of ours, so the longest answer must fit before it is begun.
-        if worst_cost(&order, 0).is_none_or(|cost| cost > order.limits.budget) {
+        if worst_cost(order, 0).is_none_or(|cost| cost > order.limits.budget) {
             return Err(JobError::Limit { limit: Limit::Budget });
         }
-        Ok(order)
+        Ok(())
     }
 
     /// Starts work on an order that was let in and whose lease was claimed. Returns the run's name.

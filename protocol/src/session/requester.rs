@@ -128,6 +128,8 @@ impl Requester {
         session.heard = now;
         let job = session.order.job;
         let outcome = match frame {
+            // Only a sign of life, from an agent that waits for its turn or knows no prompt.
+            Frame::Progress { of: 0, .. } => Ok(()),
             Frame::Progress { done, of, .. } => {
                 self.outputs.push_back(Output::Notify { job, event: JobEvent::Progress { done, of } });
                 Ok(())

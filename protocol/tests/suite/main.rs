@@ -6,7 +6,7 @@
 //! | [`market`], [`orders`], [`faults`] | who breaks which rule as bidder, as requester, as provider, and what it costs them |
 //! | [`limits`] | how sub-jobs share what their root was given |
 //! | [`codec`], [`hostile`] | properties: bytes and events from a generator that wishes us ill |
-//! | [`wire`], [`schemas`] | the written contract: golden vectors and JSON Schemas |
+//! | [`wire`], [`schemas`], [`spec`] | the written contract: golden vectors, JSON Schemas, the tables of `SPEC.md` |
 //!
 //! [`world`] drives the peers, [`values`], [`samples`] and [`any`] make what they talk about.
 
@@ -22,6 +22,7 @@ mod market;
 mod orders;
 mod samples;
 mod schemas;
+mod spec;
 mod values;
 mod wire;
 mod world;

@@ -58,10 +58,12 @@ impl<'a> World<'a> {
         self.names.insert(host.peer_id(), id);
         self.groups.entry(group).or_default().push(id);
         self.hosts.push(host);
+        // Spread out, so that no order of rising is built into every history.
         let dawn = self.now.after(self.chance.below(DAWN));
         self.later(dawn, Happening::Rise(id));
     }
 
+    /// Times are known from the start, who is hit is not: that depends on who is there by then.
     fn plan(&mut self) {
         let scenario = self.scenario;
         for (index, batch) in scenario.jobs.iter().enumerate() {
@@ -88,6 +90,7 @@ fn draw_disk(chance: &mut Chance, network: &Network, group: &Group, skew: u64) -
 
 fn draw_offer(chance: &mut Chance, name: &str, offer: &Offer) -> (Vec<AgentOffer>, Pace) {
     let mut rate = |Span { min, max }| u32::try_from(chance.between(min, max)).unwrap_or(u32::MAX);
+    // What is advertised is what the engine does: everybody here is honest.
     let pace = Pace { prefill: rate(offer.prefill), decode: rate(offer.decode), slots: offer.slots };
     let price = Credits(chance.between(offer.price.min, offer.price.max));
     let offer = AgentOffer {

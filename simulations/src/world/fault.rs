@@ -1,4 +1,7 @@
 //! What goes wrong: hosts that die and come back, cuts that are made and mended.
+//!
+//! A host that dies closes its connections as an operating system does for a dead process, so the others learn of it
+//! after one transit. A cut says nothing: both ends wait as long as a transport waits, and then give up.
 
 use super::*;
 
@@ -72,6 +75,7 @@ impl World<'_> {
 
     fn kill(&mut self, host: HostId, back_after: Option<u64>) {
         self.fuses.remove(&host);
+        // What it had decided and not yet done is forgotten with it; the watch has to know what that was.
         while let Some(output) = self.hosts[host.0].poll_output() {
             self.watch.on_swallowed(&output);
         }

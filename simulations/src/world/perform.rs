@@ -13,6 +13,8 @@ const ANSWER_PATIENCE: u64 = 10_000;
 const IDLE: u64 = 10_000;
 
 impl World<'_> {
+    // One match with a line for each output: what `node` does with packets and rows, done with a queue.
+
     /// Does all that a host wants done, and arms its next wake.
     pub(super) fn settle(&mut self, host: HostId) {
         loop {
@@ -28,6 +30,7 @@ impl World<'_> {
             }
         }
         if let Some(due) = self.hosts[host.0].poll_timeout() {
+            // A clock that is ahead may show a deadline that has passed in the world's time.
             let due = due.max(self.now);
             if self.hosts[host.0].arm(due) {
                 self.later(due, Happening::Wake(host));
@@ -103,6 +106,7 @@ impl World<'_> {
 
     fn on_notice(&mut self, host: HostId, name: JobId, event: JobEvent) {
         let Some(job) = self.jobs.get_mut(&name) else { return };
+        // Watched first: what is told after the end must be seen to come after the end.
         self.watch.on_notice(self.now, (name, job), &self.hosts[host.0], &event);
         if let Some(end) = End::of(&event) {
             job.end = job.end.or(Some((self.now, end)));
@@ -129,6 +133,7 @@ impl World<'_> {
         if let Some(delay) = self.links.delay(from, to) {
             self.later(self.now.after(delay), Happening::Asked { call, bytes });
         }
+        // Whichever comes first takes the call away, so every question has exactly one answer.
         self.later(self.now.after(ANSWER_PATIENCE), Happening::Answered { call, bytes: None });
     }
 

@@ -1,0 +1,42 @@
+//! What the mesh costs. Three measurements in one program, each a table, or one JSON line with `--json`:
+//!
+//! | name | what |
+//! |---|---|
+//! | `overhead` | the stations of a job beside plain TCP and HTTP; tokens per second of one stream |
+//! | `demo` | a real model through the mesh beside the model alone; the demo as a newcomer runs it |
+//! | `idle` | memory of a peer without a model |
+//!
+//! `cargo bench -p llamesh-node -- [overhead|demo|idle …] [--json]`; without a name all of them run.
+//! `BENCHMARKS.md` holds the numbers and how they came about.
+
+#![expect(clippy::print_stdout, reason = "a bench prints its result")]
+
+mod demo_rate;
+mod idle;
+mod overhead;
+mod pair;
+mod plain;
+mod process;
+mod stats;
+
+use process::Failed;
+
+#[tokio::main]
+async fn main() -> Result<(), Failed> {
+    // `cargo bench` adds a flag of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let named: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|name| !name.starts_with('-')).collect();
+    let wanted = |name| named.is_empty() || named.contains(&name);
+    if wanted("overhead") {
+        overhead::run(json).await?;
+    }
+    if wanted("demo") {
+        demo_rate::run(json).await?;
+    }
+    if wanted("idle") {
+        idle::run(json).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Processes: this one's processor time, a peer's memory, the demo's last word. Linux only, like `/proc`.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What a bench fails with.
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// The program under test, built with the bench.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_llamesh");
+/// Ticks per second in `/proc/*/stat`: the same on every Linux that Rust runs on.
+const TICKS: f64 = 100.0;
+
+/// Processor time that this process has used so far.
+pub(crate) fn processor_time() -> Result<Duration, Failed> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may hold spaces; the fields after it do not.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    Ok(Duration::from_secs_f64(ticks / TICKS))
+}
+
+/// Runs `llamesh demo --json` and returns its last line.
+pub(crate) fn demo() -> Result<Value, Failed> {
+    let folder = tempfile::tempdir()?;
+    let output = Command::new(PROGRAM).args(["demo", "--json", "--data-dir"]).arg(folder.path()).output()?;
+    let line = output.stdout.lines().last().ok_or("the demo said nothing")??;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// A running `llamesh up` without a model. It ends with the value.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Peer {
+    /// Starts one on free ports and waits until it is ready.
+    pub(crate) fn up() -> Result<Self, Failed> {
+        let folder = tempfile::tempdir()?;
+        let ports = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["up", "--json", "--model", "-", "--api", "127.0.0.1:0", "--data-dir"])
+            .arg(folder.path());
+        ports.iter().for_each(|port| _ = command.args(["--listen", port]));
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().ok_or("no stdout")?;
+        let peer = Self { child, _folder: folder };
+        let ready = BufReader::new(stdout).lines().next().ok_or("the peer said nothing")??;
+        if ready.contains("ready") { Ok(peer) } else { Err(ready.into()) }
+    }
+
+    /// Resident memory.
+    pub(crate) fn resident_mib(&self) -> Result<f64, Failed> {
+        Ok(self.status("VmRSS")? / 1024.0)
+    }
+
+    /// Threads.
+    pub(crate) fn threads(&self) -> Result<f64, Failed> {
+        self.status("Threads")
+    }
+
+    fn status(&self, field: &str) -> Result<f64, Failed> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;
+        Ok(line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // A peer that has ended by itself needs no end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
