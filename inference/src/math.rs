@@ -37,7 +37,7 @@ pub fn exp(x: f64) -> f64 {
     if x < EXP_SMALLEST {
         return 0.0;
     }
-    let n = nearest(x / LN_2);
+    let n = nearest(x * LOG2_E);
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;
     scale(exp_series(r), n as i64)
 }
@@ -53,20 +53,12 @@ fn split(x: f64) -> (f64, f64) {
 
 /// `Σ z^k / (2k + 1)`: the series of `atanh(s) / s` in `z = s² ≤ 0.0295`.
 fn atanh_series(z: f64) -> f64 {
-    let mut sum = 0.0;
-    for k in (0..ATANH_TERMS).rev() {
-        sum = sum * z + 1.0 / f64::from(2 * k + 1);
-    }
-    sum
+    ODD_RECIPROCALS.iter().rev().fold(0.0, |sum, term| sum * z + term)
 }
 
-/// Horner's form of `Σ r^k / k!` for `|r| ≤ ½ ln 2`.
+/// `Σ r^k / k!` for `|r| ≤ ½ ln 2`.
 fn exp_series(r: f64) -> f64 {
-    let mut sum = 1.0;
-    for k in (1..=EXP_TERMS).rev() {
-        sum = 1.0 + sum * r / f64::from(k);
-    }
-    sum
+    INVERSE_FACTORIALS.iter().rev().fold(0.0, |sum, term| sum * r + term)
 }
 
 /// Rounds half away from zero; the values here are far below 2^52.
@@ -94,14 +86,32 @@ const LN2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
 /// What is missing from `LN2_HIGH`.
 const LN2_LOW: f64 = f64::from_bits(0x3dea_39ef_3579_3c76);
 const SQRT_2: f64 = std::f64::consts::SQRT_2;
-const LN_2: f64 = std::f64::consts::LN_2;
+const LOG2_E: f64 = std::f64::consts::LOG2_E;
 const TWO_54: f64 = 18_014_398_509_481_984.0;
 const MANTISSA_BITS: u64 = 0x000f_ffff_ffff_ffff;
 const ONE_BITS: u64 = 0x3ff0_0000_0000_0000;
-/// z^11 / 23 is below 1e-17 for every z that occurs.
-const ATANH_TERMS: u32 = 12;
-/// r^14 / 14! is below 1e-17 for every r that occurs.
-const EXP_TERMS: u32 = 14;
+/// `1 / (2k + 1)`; z^12 / 25 is below 1e-19 for every z that occurs.
+const ODD_RECIPROCALS: [f64; 12] = {
+    let mut terms = [1.0; 12];
+    let mut k = 1;
+    while k < terms.len() {
+        terms[k] = 1.0 / (2 * k + 1) as f64;
+        k += 1;
+    }
+    terms
+};
+/// `1 / k!`; r^15 / 15! is below 1e-18 for every r that occurs. All factorials here are exact.
+const INVERSE_FACTORIALS: [f64; 15] = {
+    let mut terms = [1.0; 15];
+    let mut factorial = 1.0;
+    let mut k = 1;
+    while k < terms.len() {
+        factorial *= k as f64;
+        terms[k] = 1.0 / factorial;
+        k += 1;
+    }
+    terms
+};
 const EXP_LARGEST: f64 = 709.782_712_893_384;
 const EXP_SMALLEST: f64 = -745.2;
 

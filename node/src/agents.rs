@@ -19,22 +19,17 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use crypto::{Digest, PeerId, Verified};
 use protocol::event::{Production, RunId};
 use protocol::{AgentOffer, Finish, Input, JobError, JobSpec, Order, Token};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
 
 use crate::handle::{JobStream, NodeHandle};
 
 /// Tokens that may be under way to one requester. More would only be thrown away by a cancel; a session's queue of
 /// frames is four times as long, so a requester that reads never fills it.
 const WINDOW: usize = 256;
-
-/// Well below the patience of a requester.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// A handler behind a capability.
 pub trait Agent: fmt::Debug + Send + Sync {
@@ -124,18 +119,6 @@ impl Context {
     /// Submits a sub-job: within what is left of this job's limits, and cancelled with it.
     pub fn submit(&self, spec: JobSpec) -> Result<JobStream, JobError> {
         self.node.submit_for(Some(self.run), spec)
-    }
-
-    /// Runs an agent to its end, with signs of life in between: a requester gives up on a provider that is silent, and
-    /// a job may wait long for its turn.
-    pub(crate) async fn accompany(&self, mut agent: Running) -> Result<Finish, JobError> {
-        let mut alive = tokio::time::interval_at(Instant::now() + SIGN_OF_LIFE, SIGN_OF_LIFE);
-        loop {
-            tokio::select! {
-                outcome = &mut agent => return outcome,
-                _ = alive.tick() => self.progress(0, 0).await,
-            }
-        }
     }
 
     pub(crate) async fn finish(&self, outcome: Result<Finish, JobError>) {

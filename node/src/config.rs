@@ -16,6 +16,7 @@
 //! upstream = { url = "https://api.example/v1", model = "big-one", key_env = "BIG_ONE_KEY" }
 //! ```
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crypto::Network;
@@ -107,7 +108,10 @@ impl Settings {
         match std::fs::read_to_string(path) {
             Ok(text) => toml::from_str(&text)
                 .map_err(|error| Failure::new(Class::Usage, format!("{}: {error}", path.display()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked_for => Ok(Self::default()),
+            // A data directory that is no folder is told by whoever needs it.
+            Err(error) if !asked_for && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Ok(Self::default())
+            }
             Err(error) => Err(Failure::new(Class::Usage, format!("{}: {error}", path.display()))),
         }
     }

@@ -351,7 +351,7 @@ impl Driver {
         let window = self.state.windows.of(order.signer());
         let context = Context::new(run, self.productions.clone(), window, self.handle.clone());
         let task = tokio::spawn(async move {
-            let outcome = context.accompany(agent.run(Job { order, input }, context.clone())).await;
+            let outcome = agent.run(Job { order, input }, context.clone()).await;
             context.finish(outcome).await;
         });
         self.state.runs.retain(|_, running| !running.is_finished());

@@ -1,10 +1,14 @@
 //! What must outlive a restart: the ledger's entries, appended and never changed.
 //!
-//! An entry is durable when [`Journal::append`] returns, and only then does the driver send what depends on it.
+//! An entry is durable when [`Journal::append`] returns, and only then does the driver send what depends on it. Every
+//! entry carries a checksum over its number and bytes: the store checks its own pages only after a crash, and a flipped
+//! bit must not become another balance.
 
+use std::panic::catch_unwind;
 use std::path::Path;
 
-use protocol::{DecodeError, Entry};
+use crypto::Digest;
+use protocol::Entry;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
@@ -17,6 +21,9 @@ pub struct Journal {
     store: Database,
     next: u64,
 }
+
+/// Bytes of checksum after each entry: against accidents, not against whoever can write the file.
+const CHECKSUM: usize = 8;
 
 /// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +51,11 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; a damaged journal is left as it is.
     pub fn open(path: &Path) -> Result<(Self, Vec<Entry>), JournalError> {
+        // The store trusts its pages, and panics where a damaged one points out of the file.
+        catch_unwind(|| Self::begin(path)).unwrap_or(Err(JournalError::Structure))
+    }
+
+    fn begin(path: &Path) -> Result<(Self, Vec<Entry>), JournalError> {
         let store = Builder::new().set_cache_size(CACHE).create(path)?;
         let begin = store.begin_write()?;
         begin.open_table(ENTRIES)?;
@@ -67,7 +79,9 @@ impl Journal {
     /// [`JournalError::Store`]; then nothing was written.
     pub fn append(&mut self, entry: &Entry) -> Result<(), JournalError> {
         let write = self.store.begin_write()?;
-        write.open_table(ENTRIES)?.insert(self.next, entry.to_bytes().as_slice())?;
+        let bytes = entry.to_bytes();
+        let sealed = [&bytes[..], &checksum(self.next, &bytes)].concat();
+        write.open_table(ENTRIES)?.insert(self.next, sealed.as_slice())?;
         write.commit()?;
         self.next += 1;
         Ok(())
@@ -89,7 +103,7 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use crypto::{Digest, SecretKey};
+    use crypto::SecretKey;
     use protocol::Credits;
     use protocol::ledger::Direction;
 

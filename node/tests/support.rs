@@ -4,7 +4,7 @@
 //! waits for speaks, ends, or has had [`LIMIT`]. A process that is dropped is killed, and its talk is shown when the
 //! test fails.
 
-#![expect(dead_code, reason = "every test binary uses a part of it")]
+#![expect(dead_code, unused_imports, reason = "every test binary uses a part of it")]
 
 mod http;
 mod process;
@@ -145,7 +145,7 @@ impl Peer {
     }
 
     /// Ends it in order and leaves its folder.
-    pub(crate) fn stop(mut self) -> Home {
+    pub(crate) fn stop(self) -> Home {
         self.process.signal("TERM");
         let outcome = self.process.finish();
         assert_eq!(outcome.code, 0, "{outcome:?}");

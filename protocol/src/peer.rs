@@ -224,10 +224,13 @@ impl Peer {
 
     // What both sides share.
 
-    fn book(&mut self, entry: Entry) {
-        if self.ledger.apply(&entry).is_ok() {
+    /// True when the entry is in the books now, and will be on disk before anything that follows.
+    fn book(&mut self, entry: Entry) -> bool {
+        let booked = self.ledger.apply(&entry).is_ok();
+        if booked {
             self.outputs.push_back(Output::Record(entry));
         }
+        booked
     }
 
     fn send(&mut self, to: PeerId, side: Side, frame: Frame) {

@@ -5,6 +5,7 @@ use clap::builder::FalseyValueParser;
 use crypto::SecretKey;
 use protocol::{Capability, peer};
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, print};
@@ -76,9 +77,11 @@ impl Up {
         let agents = agents(&settings).await?;
         let config = node_config(&settings, key, &held, agents, (journal, entries))?;
         let node = Node::start(config).await?;
+        // Before anybody is told of the peer: whoever reads the ready line may stop it at once.
+        let stop = Stop::listen()?;
         held.publish_api(&server.url())?;
         announce(&node, &server.url(), &common, &settings).await?;
-        serve(node, server, held).await
+        serve(node, server, held, stop).await
     }
 
     fn settings(self, common: &Common) -> Settings {
@@ -178,12 +181,12 @@ async fn announce(node: &Node, api: &str, common: &Common, settings: &Settings) 
     Ok(())
 }
 
-async fn serve(mut node: Node, server: Server, held: Held) -> Result<(), Failure> {
+async fn serve(mut node: Node, server: Server, held: Held, stop: Stop) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let api = Api { node: node.handle().clone(), receipts: Some(held.dir().receipts()) };
     let serving = tokio::spawn(server.serve(api, shutdown.clone()));
     let ended = tokio::select! {
-        () = stop_signal() => None,
+        () = stop.heard() => None,
         ended = node.wait() => Some(ended),
     };
     shutdown.cancel();
@@ -195,15 +198,22 @@ async fn serve(mut node: Node, server: Server, held: Held) -> Result<(), Failure
 }
 
 /// Ctrl-C, or what `docker stop` and service managers send.
-async fn stop_signal() {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => signal.recv().await,
-            Err(_) => std::future::pending().await,
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// From here on the signals do not kill the process any more.
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(Failure::of(Class::Internal));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn heard(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated => {}
     }
 }

@@ -1,10 +1,11 @@
 //! One process: what it says, how it ends, and that it ends.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -19,12 +20,12 @@ pub(crate) struct Process {
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
     deadline: Instant,
     command: String,
 }
 
 /// How a process ended.
-#[derive(Debug)]
 pub(crate) struct Outcome {
     /// Its exit code; −1 when a signal ended it.
     pub(crate) code: i32,
@@ -52,15 +53,15 @@ impl Process {
         });
         let said = Arc::new(Mutex::new(String::new()));
         let log = Arc::clone(&said);
-        thread::spawn(move || {
+        let listener = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut log = log.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        let stdin = child.stdin.take();
-        Self { child, stdin, lines, said, deadline: Instant::now() + limit, command: format!("{command:?}") }
+        let (stdin, deadline, command) = (child.stdin.take(), Instant::now() + limit, format!("{command:?}"));
+        Self { child, stdin, lines, said, listener: Some(listener), deadline, command }
     }
 
     /// The next line of stdout, as JSON.
@@ -110,6 +111,7 @@ impl Process {
             thread::yield_now();
         }
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        self.listener.take().unwrap().join().unwrap();
         Outcome { code, lines, stdout, stderr: self.stderr() }
     }
 
@@ -185,9 +187,12 @@ impl Outcome {
     }
 }
 
-/// Everything that is left of a stream.
-pub(crate) fn rest(mut stream: impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    bytes
+/// The end of it: an answer may have hundreds of lines.
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let skipped = self.lines.len().saturating_sub(4);
+        write!(f, "exit code {}, stdout after {skipped} lines:", self.code)?;
+        self.lines[skipped..].iter().try_for_each(|line| write!(f, "\n  {line}"))?;
+        write!(f, "\nstderr:\n{}", self.stderr)
+    }
 }

@@ -110,12 +110,16 @@ struct Auction {
     ask: Ask,
     stage: Stage,
     rounds: u32,
-    /// Everybody who was ever asked, so that nobody is asked twice.
+    /// Everybody who was ever asked or bid.
     asked: BTreeSet<PeerId>,
-    /// Everybody whose bid was ever taken, so that nobody's second bid counts, not even after a broken promise.
+    /// Those who declined, kept silent or broke a promise: not asked again for this job, and no bid of theirs counts.
+    excluded: BTreeSet<PeerId>,
+    /// Those whose bid was taken in this round; nobody bids twice.
     spoke: BTreeSet<PeerId>,
-    /// Asked and silent so far.
+    /// Those asked in this round, and silent so far.
     silent: BTreeSet<PeerId>,
+    /// Who holds the award.
+    winner: Option<PeerId>,
     bids: Vec<Scored>,
     /// The best refusal so far, to be shown when nobody takes the job.
     refusal: Option<JobError>,
@@ -155,6 +159,8 @@ impl Auctions {
             stage: Stage::Awarded,
             rounds: 0,
             asked: BTreeSet::new(),
+            excluded: BTreeSet::new(),
+            winner: None,
             spoke: BTreeSet::new(),
             silent: BTreeSet::new(),
             bids: Vec::new(),
@@ -210,6 +216,7 @@ impl Auctions {
     pub fn on_refusal(&mut self, now: Timestamp, job: JobId, from: PeerId, error: Option<JobError>) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         auction.silent.remove(&from);
+        auction.excluded.insert(from);
         match error {
             Some(error) => auction.refusal = Some(error),
             None => self.outputs.push_back(Output::Observe { peer: from, evidence: Evidence::Unreachable }),
@@ -221,6 +228,7 @@ impl Auctions {
     pub fn on_broken(&mut self, now: Timestamp, job: JobId, error: JobError) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         auction.refusal = Some(error);
+        auction.excluded.extend(auction.winner.take());
         auction.bids.retain(|scored| scored.bid.expires > now);
         self.award(now, job);
     }
@@ -265,6 +273,9 @@ impl Auctions {
     fn start_round(&mut self, now: Timestamp, job: JobId) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         auction.rounds += 1;
+        // Bids of an earlier round have expired; whoever made one and lost may be asked again.
+        auction.bids.clear();
+        auction.spoke.clear();
         match auction.spec.provider {
             Some(provider) if auction.rounds == 1 => self.solicit(now, job, vec![provider]),
             Some(_) => self.give_up(now, job),
@@ -308,7 +319,9 @@ impl Auctions {
     }
 
     fn close_collection(&mut self, now: Timestamp, job: JobId) {
-        let silent = self.auctions.get_mut(&job).map(|a| std::mem::take(&mut a.silent)).unwrap_or_default();
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        let silent = std::mem::take(&mut auction.silent);
+        auction.excluded.extend(&silent);
         let unreachable = |peer| Output::Observe { peer, evidence: Evidence::Unreachable };
         self.outputs.extend(silent.into_iter().map(unreachable));
         self.award(now, job);
@@ -319,6 +332,7 @@ impl Auctions {
         match auction.take_best() {
             Some(bid) => {
                 auction.stage = Stage::Awarded;
+                auction.winner = Some(bid.signer());
                 self.outputs.push_back(Output::Award { job, bid: Box::new(bid) });
             }
             None => self.start_round(now, job),
@@ -346,10 +360,10 @@ impl Auctions {
 }
 
 impl Auction {
-    /// Whom to ask: those who could do it and were not asked yet, in an order that differs from job to job.
+    /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job.
     fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
         let able = |p: &&Verified<Profile>| p.matching(&self.spec.requirement).next().is_some();
-        let new = |p: &&Verified<Profile>| !self.asked.contains(&p.signer());
+        let new = |p: &&Verified<Profile>| !self.excluded.contains(&p.signer());
         let draw =
             |peer: PeerId| (Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish(), peer);
         let drawn: BTreeSet<_> = profiles.iter().filter(able).filter(new).map(|p| draw(p.signer())).collect();
@@ -381,6 +395,9 @@ impl Auction {
         }
         if self.spoke.contains(&from) {
             return Err(Some(Evidence::Replayed));
+        }
+        if self.excluded.contains(&from) {
+            return Err(None);
         }
         let wrong_peer = self.spec.provider.is_some_and(|provider| provider != from);
         if wrong_peer || !bid.offer.meets(&self.spec.requirement) {

@@ -162,9 +162,10 @@ impl Peer {
     /// Booked before it is acknowledged: a crash in between loses no debt.
     pub(super) fn deliver(&mut self, job: JobId, provider: PeerId, completion: Box<Completion>) {
         let (receipt, cost) = (completion.receipt.digest(), completion.receipt.cost);
-        self.book(Entry { receipt, peer: provider, direction: Direction::Spent, amount: cost });
-        let acknowledgement = completion.acknowledgement.clone();
-        self.send(provider, Side::Requester, Frame::Acknowledge { job, acknowledgement });
+        if self.book(Entry { receipt, peer: provider, direction: Direction::Spent, amount: cost }) {
+            let acknowledgement = completion.acknowledgement.clone();
+            self.send(provider, Side::Requester, Frame::Acknowledge { job, acknowledgement });
+        }
         self.observe(provider, Evidence::Delivered);
         self.close(job, Some(receipt));
         self.outputs.push_back(Output::Notify { job, event: JobEvent::Done(completion) });

@@ -60,6 +60,10 @@ pub enum Output {
 /// forgotten with the oldest; at 64 running jobs this is a few minutes of patience.
 const MAX_UNACKNOWLEDGED: usize = 1024;
 
+/// Silence after which a run says that it is alive, in milliseconds: a job may wait long for its turn, and a requester
+/// gives up on a provider that is silent for three times as long.
+const SIGN_OF_LIFE: u64 = 10_000;
+
 /// All jobs that we do for others.
 #[derive(Debug)]
 pub struct Provider {
@@ -80,6 +84,8 @@ struct Work {
     segments: Vec<SignedStretch>,
     prompt: Option<Rendered>,
     started: Timestamp,
+    /// When the requester last heard of it.
+    told: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +162,7 @@ impl Provider {
             segments: Vec::new(),
             prompt: None,
             started: now,
+            told: now,
         };
         self.runs.insert(run, work);
         self.outputs.push_back(Output::Run(Box::new(Run { run, order, input })));
@@ -172,6 +179,7 @@ impl Provider {
     ) {
         let Some(work) = self.runs.get_mut(&run) else { return };
         let (to, job) = (work.order.signer(), work.order.job);
+        work.told = now;
         match production {
             Production::Failed(error) => self.fail(run, error),
             Production::Finished(finish) => self.finish(now, run, finish, children),
@@ -228,11 +236,17 @@ impl Provider {
             self.outputs.push_back(Output::Abort { run });
             self.fail(run, JobError::DeadlineExceeded);
         }
+        for work in self.runs.values_mut().filter(|work| work.told.after(SIGN_OF_LIFE) <= now) {
+            work.told = now;
+            let (to, job) = (work.order.signer(), work.order.job);
+            self.outputs.push_back(Output::Send { to, frame: Frame::Progress { job, done: 0, of: 0 } });
+        }
     }
 
     /// When [`Provider::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.runs.values().map(|work| work.order.limits.deadline).min()
+        let due = |work: &Work| work.order.limits.deadline.min(work.told.after(SIGN_OF_LIFE));
+        self.runs.values().map(due).min()
     }
 
     /// What to do next.

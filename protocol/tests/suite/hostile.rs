@@ -85,16 +85,22 @@ fn production() -> BoxedStrategy<Production> {
 }
 
 fn command() -> BoxedStrategy<Command> {
-    let submission =
-        (any::some_job(), any::input(), prop::option::of(any::some_peer()), any::<bool>(), 0u64..3);
+    let submission = (
+        any::some_job(),
+        any::input(),
+        prop::option::weighted(0.3, any::some_peer()),
+        any::<bool>(),
+        0u64..9,
+    );
     prop_oneof![
         any::some_job().prop_map(|job| Command::Cancel { job }),
         prop::collection::vec(any::offer(), 0..3).prop_map(Command::Offer),
         Just(Command::Offer(vec![text_offer(5)])),
         submission.prop_map(|(job, input, provider, sealed, run)| {
+            let input = if input.check().is_ok() { input } else { spec().input };
             let choosing = if sealed { auction().choosing } else { spec().choosing };
             let spec = protocol::JobSpec { input, provider, choosing, ..spec() };
-            Command::Submit(Submission { job, salt: SALT, spec, run: (run > 0).then_some(RunId(run)) })
+            Command::Submit(Submission { job, salt: SALT, spec, run: (run < 3).then_some(RunId(run)) })
         }),
     ]
     .boxed()
@@ -142,7 +148,13 @@ fn play(story: &[Happening]) -> (Peer, Vec<Output>) {
             Some(event) => peer.handle(now, event.clone()),
             None => peer.handle_timeout(now),
         }
-        outputs.extend(std::iter::from_fn(|| peer.poll_output()));
+        while let Some(output) = peer.poll_output() {
+            // The search itself is honest, so that stories get beyond it: to this peer's own agents at least.
+            if let Output::Discover { query, .. } = output {
+                peer.handle(now, Event::Discovered { query, profiles: Vec::new() });
+            }
+            outputs.push(output);
+        }
     }
     (peer, outputs)
 }
