@@ -2,7 +2,7 @@
 //!
 //! There is one trait. An agent takes a job and its [`Context`], produces tokens into the context, and returns why it
 //! stopped. It runs as a task of its own and is cancelled by being dropped, so it needs no stop flag; it is slowed
-//! down by the context, which lets all agents together be at most [`WINDOW`] tokens ahead of a requester's stream.
+//! down by the context, which lets all agents together be at most 256 tokens ahead of a requester's stream.
 //!
 //! | agent | what is behind it | replay |
 //! |---|---|---|

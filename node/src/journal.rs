@@ -29,14 +29,19 @@ const CHECKSUM: usize = 8;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
-    /// An entry does not decode.
+    /// An entry is missing, or not what was written.
     #[error(
         "entry {0} of the journal is damaged: restore journal.redb from a backup, or move it away and lose the balances"
     )]
-    Entry(u64, #[source] DecodeError),
+    Entry(u64),
     /// The store refused.
     #[error("the journal cannot be used ({0}): free the disk, or restore journal.redb from a backup")]
     Store(#[source] Box<redb::Error>),
+    /// The store is damaged beyond what it can tell in order.
+    #[error(
+        "the journal is damaged: restore journal.redb from a backup, or move it away and lose the balances"
+    )]
+    Structure,
 }
 
 impl<E: Into<redb::Error>> From<E> for JournalError {
@@ -91,14 +96,23 @@ impl Journal {
         let mut entries = Vec::new();
         let mut next = 0;
         for row in store.begin_read()?.open_table(ENTRIES)?.iter()? {
-            let (number, bytes) = row?;
-            let number = number.value();
-            entries
-                .push(Entry::from_bytes(bytes.value()).map_err(|error| JournalError::Entry(number, error))?);
-            next = number + 1;
+            let (number, sealed) = row?;
+            let entry = unseal(next, sealed.value()).filter(|_| number.value() == next);
+            entries.push(entry.ok_or(JournalError::Entry(next))?);
+            next += 1;
         }
         Ok((Self { store, next }, entries))
     }
+}
+
+fn unseal(number: u64, sealed: &[u8]) -> Option<Entry> {
+    let (bytes, sum) = sealed.split_last_chunk()?;
+    if *sum == checksum(number, bytes) { Entry::from_bytes(bytes).ok() } else { None }
+}
+
+fn checksum(number: u64, bytes: &[u8]) -> [u8; CHECKSUM] {
+    let digest = Digest::of("journal entry", &[&number.to_le_bytes()[..], bytes].concat());
+    std::array::from_fn(|index| digest.as_bytes()[index])
 }
 
 #[cfg(test)]

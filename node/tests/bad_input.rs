@@ -1,6 +1,7 @@
 //! Bad input, nothing lost: every wrong thing that can be typed or lie around gets a message with a next step, its
 //! class's exit code, and leaves what was there as it was.
 
+#[path = "support/support.rs"]
 mod support;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! The contract with scripts: what every command prints as JSON and how it ends, with real processes.
 
+#[path = "support/support.rs"]
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! Providers that die: the next job goes to another one, and a job whose answer has not begun does, too.
 
+#[path = "support/support.rs"]
 mod support;
 
 use std::io::{BufRead, BufReader};

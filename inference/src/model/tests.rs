@@ -277,6 +277,6 @@ proptest! {
         let loaded = Model::load(&path);
         prop_assert!(!matches!(&loaded, Err(LoadError::Io(_))), "{loaded:?}");
         #[cfg(target_os = "linux")]
-        prop_assert!(peak_memory() < 8 << 30);
+        prop_assert!(peak_memory() < 3 << 30);
     }
 }

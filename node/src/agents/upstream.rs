@@ -110,7 +110,9 @@ impl Upstream {
         if !address.username().is_empty() || address.password().is_some() {
             return Err(UpstreamError::Credentials);
         }
-        let client = Client::builder().connect_timeout(CONNECT).redirect(redirect::Policy::none()).build()?;
+        let client = Client::builder().connect_timeout(CONNECT).redirect(redirect::Policy::none());
+        // Without TLS there is no need for the system's certificates, which a container may not have.
+        let client = if address.scheme() == "http" { client.tls_certs_only([]) } else { client }.build()?;
         let name = format!("upstream-{capability}");
         Ok(Self { server, name, capability, price, speed: Speed::default(), client })
     }
