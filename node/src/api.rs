@@ -19,6 +19,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +81,13 @@ impl Server {
     /// When the socket fails.
     pub async fn serve(self, api: Api, shutdown: CancellationToken) -> std::io::Result<()> {
         let router = router(api, self.address);
-        axum::serve(self.listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        // A stream's first events are small; held back for an acknowledgement they would be 40 ms late.
+        let prompt = self.listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection of the local API will be slow");
+            }
+        });
+        axum::serve(prompt, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
     }
 }
 

@@ -109,7 +109,9 @@ impl Settings {
             Ok(text) => toml::from_str(&text)
                 .map_err(|error| Failure::new(Class::Usage, format!("{}: {error}", path.display()))),
             // A data directory that is no folder is told by whoever needs it.
-            Err(error) if !asked_for && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error)
+                if !asked_for && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
                 Ok(Self::default())
             }
             Err(error) => Err(Failure::new(Class::Usage, format!("{}: {error}", path.display()))),

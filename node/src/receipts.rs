@@ -75,7 +75,7 @@ struct Document {
     receipt: Statement,
     countersignature: Statement,
     /// The decoded receipt, for reading.
-    view: serde_json::Value,
+    view: Receipt,
     #[serde(skip_serializing_if = "Option::is_none")]
     opening: Option<Opening>,
 }
@@ -163,7 +163,7 @@ impl ReceiptFile {
             digest: self.digest(),
             receipt: Statement::of(self.receipt.signed()),
             countersignature: Statement::of(self.acknowledgement.signed()),
-            view: serde_json::to_value(self.receipt.value()).map_err(form)?,
+            view: self.receipt.value().clone(),
             opening: self.opening.clone(),
         };
         let mut text = serde_json::to_string_pretty(&document).map_err(form)?;

@@ -61,10 +61,12 @@ fn somebody_else_answers_at_the_bootstrap_address() {
 
 #[test]
 fn nobody_offers_the_capability() {
-    let peer = Peer::up(&["--engine", "echo", "--capability", "text.generation", "--capability", "code.review"]);
+    let peer =
+        Peer::up(&["--engine", "echo", "--capability", "text.generation", "--capability", "code.review"]);
     let other = Peer::join(&peer, &["--model", "-"]);
     for (from, through) in [(&peer.home, None), (&other.home, None), (&Home::new(), Some(peer.address()))] {
-        let through: Vec<String> = through.into_iter().flat_map(|place| ["--bootstrap".to_owned(), place]).collect();
+        let through: Vec<String> =
+            through.into_iter().flat_map(|place| ["--bootstrap".to_owned(), place]).collect();
         let through: Vec<&str> = through.iter().map(String::as_str).collect();
         let outcome = from.run(&[&["submit", "x", "--capability", "vision.ocr"], &through[..]].concat());
         outcome.refused(4, &["vision.ocr", "text.generation", "code.review"]);
@@ -110,7 +112,8 @@ fn a_listening_address_is_impossible() {
 #[test]
 fn the_api_is_for_loopback_only() {
     for address in ["0.0.0.0:0", "192.0.2.1:80", "[::]:0", "localhost", "5264", "nonsense:1"] {
-        let outcome = Home::new().run(&["up", "--model", "-", "--listen", support::ANYWHERE, "--api", address]);
+        let outcome =
+            Home::new().run(&["up", "--model", "-", "--listen", support::ANYWHERE, "--api", address]);
         outcome.refused(2, &["--api", address]);
     }
 }
@@ -176,7 +179,8 @@ fn a_journal_is_damaged() {
     let mut refused = 0;
     let mut try_it = |damaged: Vec<u8>| {
         fs::write(&path, &damaged).unwrap();
-        let mut process = home.start(&["up", "--model", "-", "--listen", support::ANYWHERE, "--api", "127.0.0.1:0"]);
+        let mut process =
+            home.start(&["up", "--model", "-", "--listen", support::ANYWHERE, "--api", "127.0.0.1:0"]);
         let line = process.line();
         if line["event"] == "error" {
             refused += 1;
@@ -213,7 +217,10 @@ fn settings_are_wrong() {
         ("[[agent]]\ncapability = \"A B\"\nengine = \"echo\"", "A B"),
         ("[[agent]]\ncapability = \"a.b\"\nengine = \"echo\"\nmodel = \"x.gguf\"", "exactly one of"),
         ("[[agent]]\ncapability = \"a\"\nupstream = { url = \"ftp://x\", model = \"y\" }", "ftp://x"),
-        ("[[agent]]\ncapability = \"a\"\nupstream = { url = \"http://x\", model = \"y\", key_env = \"NO_KEY\" }", "NO_KEY"),
+        (
+            "[[agent]]\ncapability = \"a\"\nupstream = { url = \"http://x\", model = \"y\", key_env = \"NO_KEY\" }",
+            "NO_KEY",
+        ),
         ("[[agent", "llamesh.toml"),
     ] {
         fs::write(&file, settings).unwrap();
@@ -249,7 +256,8 @@ fn hostile(name: &str) -> Vec<u8> {
     let header = |version: u32, tensors: u64, pairs: u64| {
         [&b"GGUF"[..], &version.to_le_bytes(), &tensors.to_le_bytes(), &pairs.to_le_bytes()].concat()
     };
-    let key = |length: u64, name: &[u8], kind: u32| [&length.to_le_bytes()[..], name, &kind.to_le_bytes()].concat();
+    let key =
+        |length: u64, name: &[u8], kind: u32| [&length.to_le_bytes()[..], name, &kind.to_le_bytes()].concat();
     let max = u64::MAX.to_le_bytes();
     match name {
         "empty" => Vec::new(),
@@ -261,7 +269,9 @@ fn hostile(name: &str) -> Vec<u8> {
         "endless metadata" => header(3, 0, u64::MAX),
         "endless key" => [header(3, 0, 1), max.to_vec()].concat(),
         "endless text" => [header(3, 0, 1), key(1, b"k", 8), max.to_vec()].concat(),
-        "endless array" => [header(3, 0, 1), key(1, b"k", 9), 4_u32.to_le_bytes().to_vec(), max.to_vec()].concat(),
+        "endless array" => {
+            [header(3, 0, 1), key(1, b"k", 9), 4_u32.to_le_bytes().to_vec(), max.to_vec()].concat()
+        }
         // An array of one array of one array …
         "nested arrays" => {
             let one = [&9_u32.to_le_bytes()[..], &1_u64.to_le_bytes()].concat();
@@ -322,10 +332,15 @@ fn a_prompt_or_a_parameter_does_not_fit() {
     }
     requester.submit(&["x", "--model", "gpt-9"]).refused(3, &["gpt-9", "tiny"]);
     requester.submit(&["x", "--temperature=-1"]).refused(3, &["temperature"]);
-    requester.submit(&["x", "--temperature", "NaN"]).refused(3, &["temperature"]);
+    for value in ["NaN", "inf", "1e99"] {
+        let outcome = requester.submit(&["x", "--temperature", value]);
+        assert_eq!((outcome.code, outcome.stderr.contains("--temperature")), (2, true), "{outcome:?}");
+    }
     requester.submit(&["x", "--top-p", "2"]).refused(3, &["top_p"]);
     requester.submit(&["x", "--max-tokens", "0"]).refused(3, &["max_tokens"]);
-    Home::new().run(&["submit", "x", "--model", "gpt-9", "--bootstrap", &provider.address()]).refused(3, &["gpt-9"]);
+    Home::new()
+        .run(&["submit", "x", "--model", "gpt-9", "--bootstrap", &provider.address()])
+        .refused(3, &["gpt-9"]);
     let mut process = requester.home.start(&["submit", "-"]);
     process.feed(&"x".repeat(2 << 20));
     process.finish().refused(3, &[]);
@@ -336,7 +351,8 @@ fn a_prompt_or_a_parameter_does_not_fit() {
 #[test]
 fn a_body_of_the_api_is_wrong() {
     let peer = Peer::up(&["--engine", "echo"]);
-    let post = |body: &str| Request::post(&peer.api(), "/control/jobs", &json!(null)).body(body).send().status;
+    let post =
+        |body: &str| Request::post(&peer.api(), "/control/jobs", &json!(null)).body(body).send().status;
     for body in ["", "{", "[]", "{\"prompt\":7}", "{\"nonsense\":1,\"prompt\":\"x\"}", "{}"] {
         assert!((400..500).contains(&post(body)), "{body}");
     }
@@ -350,7 +366,7 @@ fn receipt() -> (Home, String) {
     let model = tiny(&home);
     let peer = home.up(&["--model", &model]);
     let prompt = "q\u{fffd} \"quoted\" \\ é 🦙 \u{1}\ttab";
-    let done = peer.submit(&[prompt, "--max-tokens", "12", "--temperature", "1"]).done().clone();
+    let done = peer.submit(&[prompt, "--max-tokens", "6", "--temperature", "1"]).done().clone();
     let file = text(&done["receipt_file"]);
     (peer.stop(), file)
 }
@@ -366,17 +382,20 @@ fn no_byte_of_a_receipt_can_be_changed() {
     };
     assert!(holds(&sound));
     for at in 0..sound.len() {
-        for flip in [0x01, 0x20, 0x80, 0xff] {
-            let mut altered = sound.clone();
-            altered[at] ^= flip;
-            assert!(!holds(&altered), "byte {at} ({:?}) flipped by {flip:#x}", sound[at] as char);
-        }
+        let mut altered = sound.clone();
+        altered[at] ^= 1 << (at % 8);
+        assert!(!holds(&altered), "a bit of byte {at} ({:?}) flipped", sound[at] as char);
     }
-    for at in (0..=sound.len()).step_by(7) {
-        for extra in [b' ', b'\n', 0] {
-            assert!(!holds(&[&sound[..at], &[extra], &sound[at..]].concat()), "{extra:#x} put in before byte {at}");
-        }
-        assert!(at == sound.len() || !holds(&[&sound[..at], &sound[at + 1..]].concat()), "byte {at} taken out");
+    for at in (0..=sound.len()).step_by(13) {
+        let extra = [b' ', b'\n', b'0', 0][at % 4];
+        assert!(
+            !holds(&[&sound[..at], &[extra], &sound[at..]].concat()),
+            "{extra:#x} put in before byte {at}"
+        );
+        assert!(
+            at == sound.len() || !holds(&[&sound[..at], &sound[at + 1..]].concat()),
+            "byte {at} taken out"
+        );
         assert!(at == sound.len() || !holds(&sound[..at]), "cut after {at} bytes");
     }
 }
@@ -407,7 +426,11 @@ fn an_altered_receipt_is_refuted() {
         altered[at] ^= 0x01;
         fs::write(&copy, altered).unwrap();
         let outcome = home.run(&["verify", &shown(&copy)]);
-        assert_eq!((outcome.code, &outcome.lines[0]["verdict"]), (7, &json!("refuted")), "byte {at}: {outcome:?}");
+        assert_eq!(
+            (outcome.code, &outcome.lines[0]["verdict"]),
+            (7, &json!("refuted")),
+            "byte {at}: {outcome:?}"
+        );
         outcome.refused(7, &["do not rely"]);
     }
     for (bytes, what) in [(&b""[..], "empty"), (b"{}", "no receipt"), (&[0xff; 99], "no text")] {

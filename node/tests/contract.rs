@@ -339,7 +339,7 @@ fn receipts_and_balances_outlive_a_restart() {
     let priced = ["--engine", "echo", "--price-completion", "1000"];
     let provider = Peer::up(&priced);
     let requester = Peer::join(&provider, &["--model", "-"]);
-    requester.submit(&["what costs something"]).refused(4, &[]);
+    requester.submit(&["what costs something"]).refused(3, &["Budget", "raise it"]);
     let done = requester.submit(&["one two three", "--budget", "100000"]).done().clone();
     assert_eq!(books(&requester, &provider), (0, 3));
     assert_eq!(books(&provider, &requester), (3, 0));

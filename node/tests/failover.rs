@@ -13,7 +13,8 @@ use support::{Home, Peer};
 #[test]
 fn the_next_job_goes_to_a_provider_that_lives() {
     let requester = Peer::up(&["--model", "-"]);
-    let mut providers = [Peer::join(&requester, &["--engine", "echo"]), Peer::join(&requester, &["--engine", "echo"])];
+    let mut providers =
+        [Peer::join(&requester, &["--engine", "echo"]), Peer::join(&requester, &["--engine", "echo"])];
     for provider in &providers {
         requester.submit(&["x", "--provider", &provider.id()]).done();
     }
@@ -38,7 +39,8 @@ fn a_job_outlives_its_provider_until_the_answer_begins() {
     let home = || {
         let home = Home::new();
         std::fs::create_dir(home.data()).unwrap();
-        let agent = format!("capability = \"text.generation\"\nupstream = {{ url = \"{address}\", model = \"m\" }}");
+        let agent =
+            format!("capability = \"text.generation\"\nupstream = {{ url = \"{address}\", model = \"m\" }}");
         std::fs::write(home.data().join("llamesh.toml"), format!("[[agent]]\n{agent}\n")).unwrap();
         home
     };
@@ -62,11 +64,8 @@ fn a_job_outlives_its_provider_until_the_answer_begins() {
 fn serve(server: &TcpListener, asked: &std::sync::mpsc::SyncSender<()>) {
     let mut silent: Vec<TcpStream> = Vec::new();
     for stream in server.incoming().map_while(Result::ok) {
-        let length = BufReader::new(&stream)
-            .lines()
-            .map_while(Result::ok)
-            .take_while(|line| !line.is_empty())
-            .count();
+        let length =
+            BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).count();
         assert!(length > 0);
         if silent.is_empty() {
             silent.push(stream);
@@ -87,12 +86,16 @@ fn an_answer_that_breaks_off_is_a_failure() {
     let mut provider = Peer::join(&requester, &["--engine", "echo:20"]);
     let _other = Peer::join(&requester, &["--engine", "echo:20"]);
     let id = provider.id();
-    let mut process = requester.home.start(&["submit", "on and on ", "--max-tokens", "3000", "--provider", &id]);
+    let mut process =
+        requester.home.start(&["submit", "on and on ", "--max-tokens", "3000", "--provider", &id]);
     process.until("token");
     provider.kill();
     let outcome = process.finish();
     outcome.refused(6, &["the provider was lost in the middle of the answer"]);
-    assert!(!outcome.lines.iter().any(|line| line["event"] == "started" || line["event"] == "done"), "{outcome:?}");
+    assert!(
+        !outcome.lines.iter().any(|line| line["event"] == "started" || line["event"] == "done"),
+        "{outcome:?}"
+    );
     // What was lost is held against nobody else, and nothing is left of it here.
     assert_eq!(requester.submit(&["x ", "--max-tokens", "2"]).answer(), "x x ");
     assert_eq!(requester.run(&["receipts"]).lines.len(), 1);

@@ -186,9 +186,9 @@ impl Sampling {
         within("temperature", self.temperature, 0.0, 10.0)?;
         within("top_p", self.top_p, 0.0, 1.0)?;
         within("min_p", self.min_p, 0.0, 1.0)?;
-        within("repeat_penalty", self.repeat_penalty, 0.01, 10.0)?;
-        within("frequency_penalty", self.frequency_penalty, -10.0, 10.0)?;
-        within("presence_penalty", self.presence_penalty, -10.0, 10.0)?;
+        within("repeat_penalty", self.repeat_penalty, 0.1, 10.0)?;
+        within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         if !(1..=Self::MAX_TOKENS).contains(&self.max_tokens) {
             let range = format!("must be between 1 and {}", Self::MAX_TOKENS);
             return Err(JobError::invalid("max_tokens", &range));

@@ -33,10 +33,10 @@ pub(super) struct Submit {
     #[arg(long, value_name = "N")]
     max_tokens: Option<u32>,
     /// 0 is greedy [default: 0]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = finite)]
     temperature: Option<f32>,
     /// Nucleus
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = finite)]
     top_p: Option<f32>,
     /// How many candidates
     #[arg(long, value_name = "K")]
@@ -100,6 +100,12 @@ impl Submit {
             ..JobRequest::default()
         })
     }
+}
+
+/// JSON has no word for anything else: on its way to the running peer it would read as "not given".
+fn finite(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if number.is_finite() { Ok(number) } else { Err("not a finite number".to_owned()) }
 }
 
 fn read_stdin() -> Result<String, Failure> {

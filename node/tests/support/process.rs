@@ -81,7 +81,13 @@ impl Process {
 
     /// Gives it all of its stdin.
     pub(crate) fn feed(&mut self, text: &str) {
-        self.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        // It may have had enough of it and be gone.
+        let _ = self.stdin.take().unwrap().write_all(text.as_bytes());
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal, by name.

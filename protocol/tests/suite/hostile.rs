@@ -165,7 +165,6 @@ proptest! {
     #[test]
     fn no_story_panics_and_the_same_story_has_the_same_end(story in happenings()) {
         let ((one, outputs), (other, again)) = (play(&story), play(&story));
-        for o in &outputs { let t=format!("{o:?}"); println!("OUT {}", t.chars().take_while(|c| c.is_alphanumeric()).collect::<String>() + if let Output::Notify{event,..}=o { match event { JobEvent::Done(_)=>"Done", JobEvent::Failed(_)=>"Failed", JobEvent::Token{..}=>"Token", JobEvent::Started{..}=>"Started", _=>"" } } else {""}); }
         prop_assert_eq!(format!("{outputs:?}"), format!("{again:?}"));
         prop_assert_eq!(format!("{one:?}"), format!("{other:?}"));
     }

@@ -62,11 +62,11 @@ fn a_second_bid_of_one_bidder_does_not_count() {
 }
 
 #[test]
-fn a_bid_after_the_deadline_is_ignored_and_one_after_the_job_counts_against_its_bidder() {
+fn a_late_bid_is_ignored_and_held_against_nobody() {
     let mut world = open_auction();
     world.elapse(800);
     world.request(peer(1), peer(9), sealed(9, bid(1, 0)));
-    assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Expired, 1)]);
+    assert_eq!(world.evidence(peer(1), peer(9)), []);
     wins_the_honest(world);
 
     let mut world = open_auction();
