@@ -9,16 +9,14 @@ use std::path::Path;
 
 use node::receipts::ReceiptFile;
 use serde_json::json;
-use support::{Home, Outcome, Peer, Request, shown, text, tiny};
+use support::http::Request;
+use support::{Home, Outcome, Peer, shown, text, tiny};
 
 /// A peer id that is well formed and nobody's.
 const NOBODY: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 
-/// An address at which nobody listens, any more.
-fn nowhere() -> String {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    format!("/ip4/127.0.0.1/tcp/{port}")
-}
+/// An address at which nobody listens: the port is reserved for a service that died out.
+const NOWHERE: &str = "/ip4/127.0.0.1/tcp/1";
 
 /// `up` with loopback addresses that may not last.
 fn up(home: &Home, args: &[&str]) -> Outcome {
@@ -27,9 +25,9 @@ fn up(home: &Home, args: &[&str]) -> Outcome {
 
 #[test]
 fn no_bootstrap_is_reachable() {
-    let (first, second) = (nowhere(), nowhere());
-    let outcome = Home::new().run(&["submit", "x", "--bootstrap", &first, "--bootstrap", &second]);
-    outcome.refused(5, &["no bootstrap peer could be reached", &first, &second, "llamesh up"]);
+    let second = "/ip4/127.0.0.1/tcp/2";
+    let outcome = Home::new().run(&["submit", "x", "--bootstrap", NOWHERE, "--bootstrap", second]);
+    outcome.refused(5, &["no bootstrap peer could be reached", NOWHERE, second, "llamesh up"]);
 }
 
 #[test]
@@ -131,7 +129,7 @@ fn a_data_directory_cannot_be_made() {
     let home = Home::new();
     fs::write(home.data(), "a file").unwrap();
     up(&home, &["--model", "-"]).refused(9, &[&shown(&home.data())]);
-    home.run(&["submit", "x", "--bootstrap", &nowhere()]).refused(9, &[]);
+    home.run(&["submit", "x", "--bootstrap", NOWHERE]).refused(9, &[]);
 }
 
 #[test]
@@ -140,8 +138,8 @@ fn no_peer_runs() {
     for command in [&["submit", "x"][..], &["find"], &["peers"], &["doctor"]] {
         home.run(command).refused(5, &["no peer is running", "llamesh up", "--bootstrap"]);
     }
-    let nobody = nowhere().replace("/ip4/127.0.0.1/tcp/", "http://127.0.0.1:");
-    home.run(&["submit", "x", "--api", &nobody]).refused(5, &[&nobody, "llamesh up"]);
+    let nobody = "http://127.0.0.1:1";
+    home.run(&["submit", "x", "--api", nobody]).refused(5, &[nobody, "llamesh up"]);
     home.run(&["submit", "x", "--api", "not a url"]).refused(5, &["not a url"]);
 }
 

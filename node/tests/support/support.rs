@@ -4,16 +4,20 @@
 //! waits for speaks, ends, or has had [`LIMIT`]. A process that is dropped is killed, and its talk is shown when the
 //! test fails.
 
-#![expect(dead_code, unused_imports, reason = "every test binary uses a part of it")]
+#![expect(dead_code, reason = "every test binary uses a part of it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "this is test code, and speaks when a test fails"
+)]
 
-mod http;
+pub(crate) mod http;
 mod process;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-pub(crate) use http::{Request, Response};
 pub(crate) use process::{Outcome, Process};
 use serde_json::Value;
 use tempfile::TempDir;
