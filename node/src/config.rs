@@ -146,8 +146,13 @@ impl Settings {
     /// # Errors
     /// [`Class::Usage`] where an agent is none or several things at once.
     pub fn agents(&self) -> Result<Vec<AgentPlan>, Failure> {
-        if self.agent.is_empty() || self.model.is_some() || self.engine.is_some() {
+        if self.agent.is_empty() {
             return self.default_agents();
+        }
+        let prices = self.price_prompt.or(self.price_completion);
+        if self.model.is_some() || self.engine.is_some() || !self.capability.is_empty() || prices.is_some() {
+            let what = "the settings declare agents: model, engine, capability and prices belong to each [[agent]] then";
+            return Err(Failure::new(Class::Usage, format!("{what}; leave out the flags, or the agents")));
         }
         self.agent.iter().map(AgentSettings::plan).collect()
     }

@@ -140,9 +140,12 @@ impl Held {
     fn new_key(&self, path: &Path) -> Result<SecretKey, DataDirError> {
         let seed = clock::random::<32>()?;
         let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut file = private(path, OpenOptions::new().create_new(true).write(true))?;
+        // Written whole or not at all: half a key would be damage that nobody can mend.
+        let draft = path.with_extension("part");
+        let mut file = private(&draft, OpenOptions::new().create(true).truncate(true).write(true))?;
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(|error| DataDirError::Io { path: path.to_owned(), error })?;
+        let renamed = written.and_then(|()| fs::rename(&draft, path));
+        renamed.map_err(|error| DataDirError::Io { path: path.to_owned(), error })?;
         Ok(SecretKey::from_seed(&seed))
     }
 }

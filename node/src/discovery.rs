@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crypto::{Network, PeerId, Signed, Verified};
 use dht::{Directory, Key};
 use protocol::event::QueryId;
-use protocol::{Profile, Requirement, Response, Timestamp};
+use protocol::{Evidence, Profile, Requirement, Response, Timestamp};
 use tokio::sync::oneshot;
 
 /// Providers asked for in one search.
@@ -121,17 +121,25 @@ impl Discovery {
         }
     }
 
-    /// A peer told its profile, or did not.
-    pub(crate) fn on_profile(&mut self, now: Timestamp, id: u64, profile: Option<Signed<Profile>>) {
-        let Some(peer) = self.fetching.remove(&id) else { return };
-        let verified = profile.and_then(|profile| profile.verify(&self.network).ok());
-        if let Some(profile) = verified.filter(|profile| profile.signer() == peer) {
+    /// A peer told its profile, or did not. Returns what is to be held against it.
+    pub(crate) fn on_profile(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        profile: Option<Signed<Profile>>,
+    ) -> Option<Evidence> {
+        let peer = self.fetching.remove(&id)?;
+        let claimed =
+            profile.map(|profile| profile.verify(&self.network).ok().filter(|p| p.signer() == peer));
+        let forged = claimed == Some(None);
+        if let Some(profile) = claimed.flatten() {
             self.directory.insert(now, profile);
         }
         for search in self.searches.values_mut() {
             search.awaited.remove(&peer);
         }
         self.settle(now);
+        forged.then_some(Evidence::BadSignature)
     }
 
     pub(crate) fn on_connected(&mut self, now: Timestamp, peer: PeerId) {

@@ -5,14 +5,16 @@
 //! is the disk, in [`Output::Record`], because what follows depends on it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
 use crypto::{Network, PeerId, Verified};
 use dht::Key;
+use futures::FutureExt;
 use protocol::event::{self, JobEvent, QueryId, RequestId, Run, RunId, Side};
 use protocol::{
-    Announcement, Capability, Event, Evidence, Frame, JobId, Message, Output, Peer, Profile, Request,
-    Requirement, Response, Timestamp,
+    Announcement, Capability, Event, Evidence, Frame, JobError, JobId, Message, Output, Peer, Profile,
+    Request, Requirement, Response, Timestamp,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -32,6 +34,8 @@ use crate::translate;
 const BATCH: usize = 64;
 /// Requests of strangers that await our answer. The peer answers at once, so only a burst is ever open.
 const MAX_INBOUND: usize = 1024;
+/// Events of a job that may wait for its submitter before reports of progress are left out.
+const PROGRESS_BACKLOG: usize = 64;
 /// Latest close of an announcement that is passed on, in milliseconds from now.
 const MAX_AUCTION: u64 = 60_000;
 
@@ -172,7 +176,7 @@ impl Driver {
         for bytes in frames {
             match Frame::from_bytes(&bytes) {
                 Ok(frame) => self.peer.handle(now, Event::Frame { from, side, frame }),
-                Err(error) => self.blame(now, from, translate::evidence(error)),
+                Err(error) => self.blame(now, from, error.into()),
             }
             self.perform(now)?;
         }
@@ -183,7 +187,7 @@ impl Driver {
         let verdict = match Announcement::from_bytes(bytes) {
             Ok(announcement) if translate::belongs(&self.network, topic, &announcement) => {
                 let Announcement::Job { closes, .. } = announcement;
-                let current = closes > now && closes <= now.after(MAX_AUCTION);
+                let current = closes.after(Profile::CLOCK_SKEW) > now && closes <= now.after(MAX_AUCTION);
                 self.peer.handle(now, Event::Announced { from, announcement });
                 if current { Verdict::Accept } else { Verdict::Ignore }
             }
@@ -192,7 +196,7 @@ impl Driver {
                 Verdict::Reject
             }
             Err(error) => {
-                self.blame(now, from, translate::evidence(error));
+                self.blame(now, from, error.into());
                 Verdict::Reject
             }
         };
@@ -212,7 +216,7 @@ impl Driver {
                 self.state.inbound.push_back((id, inbound));
                 self.peer.handle(now, Event::Request { from, inbound: id, request });
             }
-            Err(error) => self.blame(now, from, translate::evidence(error)),
+            Err(error) => self.blame(now, from, error.into()),
         }
     }
 
@@ -221,13 +225,15 @@ impl Driver {
         let answer = match bytes.map(|bytes| Response::from_bytes(&bytes)) {
             Some(Ok(response)) => Some(response),
             Some(Err(error)) => {
-                self.blame(now, from, translate::evidence(error));
+                self.blame(now, from, error.into());
                 None
             }
             None => None,
         };
         if id % 2 == 1 {
-            self.discovery.on_profile(now, id / 2, discovery::profile_of(answer));
+            if let Some(evidence) = self.discovery.on_profile(now, id / 2, discovery::profile_of(answer)) {
+                self.blame(now, from, evidence);
+            }
         } else {
             self.peer.handle(now, Event::Answer { id: RequestId(id / 2), from, answer });
         }
@@ -345,14 +351,14 @@ impl Driver {
 
     fn start(&mut self, now: Timestamp, Run { run, order, input }: Run) {
         let Some(agent) = self.agents.named(&order.agent) else {
-            let production = event::Production::Failed(protocol::JobError::Engine);
+            let production = event::Production::Failed(JobError::Engine);
             return self.peer.handle(now, Event::Produced { run, production });
         };
         let window = self.state.windows.of(order.signer());
         let context = Context::new(run, self.productions.clone(), window, self.handle.clone());
         let task = tokio::spawn(async move {
-            let outcome = agent.run(Job { order, input }, context.clone()).await;
-            context.finish(outcome).await;
+            let work = AssertUnwindSafe(agent.run(Job { order, input }, context.clone())).catch_unwind();
+            context.finish(work.await.unwrap_or(Err(JobError::Engine))).await;
         });
         self.state.runs.retain(|_, running| !running.is_finished());
         self.state.runs.insert(run, task.abort_handle());
@@ -370,8 +376,12 @@ impl Driver {
         }
         let last = matches!(event, JobEvent::Done(_) | JobEvent::Failed(_));
         let Some(subscriber) = self.state.subscribers.get(&job) else { return };
-        // The queue holds a whole answer, so it is full only when a subscriber that reads nothing gets reports of
-        // progress without end; those may be lost.
+        // The queue holds a whole answer and what must be told around it. Progress has no bound, so it is told only to
+        // who keeps up.
+        let waiting = subscriber.max_capacity() - subscriber.capacity();
+        if matches!(event, JobEvent::Progress { .. }) && waiting >= PROGRESS_BACKLOG {
+            return;
+        }
         let gone = matches!(subscriber.try_send(event), Err(mpsc::error::TrySendError::Closed(_)));
         if last || gone {
             self.state.subscribers.remove(&job);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inference::Worker;
+use protocol::{AgentOffer, Profile};
 
 use crate::agents::echo::Echo;
 use crate::agents::model::{self, Loaded, ModelAgent};
@@ -38,7 +39,25 @@ impl<'a> Host<'a> {
     pub async fn host(&mut self, plans: Vec<AgentPlan>) -> Result<Agents, Failure> {
         let mut agents = Agents::default();
         for plan in plans {
-            agents.host(self.agent(plan).await?);
+            let agent = self.agent(plan).await?;
+            let name = agent.offer().agent;
+            if agents.named(&name).is_some() {
+                let what =
+                    format!("two agents are called `{name}`: give one of them another name in llamesh.toml");
+                return Err(Failure::new(Class::Usage, what));
+            }
+            agents.host(agent);
+        }
+        if !Profile::fits(&agents.offers()) {
+            let what = format!(
+                "a profile holds {} agents with names of {} bytes",
+                Profile::MAX_AGENTS,
+                AgentOffer::MAX_NAME
+            );
+            return Err(Failure::new(
+                Class::Usage,
+                format!("these agents do not fit a profile: {what} at most"),
+            ));
         }
         Ok(agents)
     }
@@ -46,7 +65,7 @@ impl<'a> Host<'a> {
     async fn agent(&mut self, plan: AgentPlan) -> Result<Arc<dyn Agent>, Failure> {
         let AgentPlan { name, capability, backend, system, price } = plan;
         Ok(match backend {
-            Backend::Echo(rate) => Arc::new(Echo::new(capability, price, rate)),
+            Backend::Echo(rate) => Arc::new(Echo::new(capability, price, rate).named(name)),
             Backend::Model(selector) => {
                 let model = self.model(&selector).await?;
                 Arc::new(ModelAgent::new(model, capability, price).named(name).with_system(system))

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// The file's first field; a reader refuses any other.
 const FORMAT: &str = "llamesh-receipt/1";
 /// Largest file read: the largest input and answer, with JSON's escapes.
-const MAX_FILE: u64 = 16 << 20;
+const MAX_FILE: u64 = 64 << 20;
 
 /// A receipt file that has been checked.
 #[derive(Clone, Debug)]
@@ -131,6 +131,12 @@ impl ReceiptFile {
         let acknowledgement = acknowledgement.ok_or(ReceiptError::Signature("requester"))?;
         if acknowledgement.signer() != receipt.requester || acknowledgement.receipt != receipt.digest() {
             return Err(ReceiptError::Countersignature);
+        }
+        if receipt.network != network {
+            return Err(ReceiptError::Altered);
+        }
+        if receipt.price.cost(receipt.usage) != Some(receipt.cost) {
+            return Err(Mismatch::Sum.into());
         }
         if let Some(opening) = &document.opening {
             receipt.check_opening(opening)?;

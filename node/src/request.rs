@@ -82,7 +82,7 @@ impl JobRequest {
                 budget,
                 depth: 1,
                 children: 16,
-                deadline: now.after(1000 * self.timeout_s.unwrap_or(Self::TIMEOUT_S)),
+                deadline: now.after(self.timeout_s.unwrap_or(Self::TIMEOUT_S).saturating_mul(1000)),
             },
             constraint: None,
             parent: None,
@@ -145,7 +145,7 @@ pub enum JobUpdate {
         provider: PeerId,
         /// The receipt's name.
         receipt: Digest,
-        /// Where the receipt is kept; absent where the peer has no folder.
+        /// Where the receipt is kept; absent where the peer has no folder, or could not write to it.
         receipt_file: Option<String>,
         /// What was read and written.
         usage: Usage,
@@ -207,7 +207,9 @@ impl JobUpdate {
                     provider: completion.receipt.signer(),
                     receipt: digest,
                     receipt_file: folder
-                        .map(|folder| receipts::path_of(folder, digest).display().to_string()),
+                        .map(|folder| receipts::path_of(folder, digest))
+                        .filter(|file| file.exists())
+                        .map(|file| file.display().to_string()),
                     usage: completion.receipt.usage,
                     finish: completion.receipt.finish,
                 }
@@ -245,9 +247,17 @@ pub fn resolve_model(
 ) -> Result<Digest, JobError> {
     let offered =
         || profiles.iter().flat_map(|profile| profile.agents.iter().filter_map(|a| a.model.as_ref()));
-    let named = || offered().find(|model| model.name == name).map(|model| model.digest);
+    let mut named: Vec<_> = offered().filter(|model| model.name == name).map(|model| model.digest).collect();
+    named.sort_unstable();
+    named.dedup();
+    if let [first, second, ..] = named.as_slice() {
+        // Anybody may call a model what they like; who gets the prompt must not hang on that.
+        let problem =
+            format!("`{name}` names several models: ask for one by its digest, {first} or {second}");
+        return Err(JobError::invalid("model", &problem));
+    }
     let known = (name == models::known::SMOLLM2.name).then_some(models::known::SMOLLM2.digest);
-    known.or_else(|| name.parse().ok()).or_else(named).ok_or_else(|| {
+    known.or_else(|| name.parse().ok()).or_else(|| named.pop()).ok_or_else(|| {
         let mut names: Vec<_> = offered().map(|model| model.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();

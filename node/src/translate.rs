@@ -1,18 +1,9 @@
 //! The network's words ↔ the protocol's: bytes become messages here, and whoever sent bytes that do not gets the blame.
 
 use protocol::event::Side;
-use protocol::{Announcement, DecodeError, Evidence};
+use protocol::{Announcement, Evidence};
 
 use crate::net::{Misconduct, Role};
-
-/// What bytes that do not decode say of their sender.
-pub(crate) fn evidence(error: DecodeError) -> Evidence {
-    match error {
-        DecodeError::OverCap => Evidence::OverCap,
-        DecodeError::UnknownVersion(_) => Evidence::UnknownVersion,
-        _ => Evidence::Malformed,
-    }
-}
 
 /// What a broken rule of the wire says of whoever broke it.
 pub(crate) fn misconduct(what: Misconduct) -> Evidence {

@@ -114,7 +114,8 @@ impl Input {
         if matches!(self, Self::Json(_)) {
             return Err(JobError::Unsupported { feature: Feature::Input });
         }
-        if self.is_empty() || self.len() > JobSpec::MAX_INPUT {
+        // Names and the like count, too: what is sent is the encoding.
+        if self.is_empty() || codec::encode(self).len() > JobSpec::MAX_INPUT {
             let range = format!("must have between 1 and {} bytes", JobSpec::MAX_INPUT);
             return Err(JobError::invalid("input", &range));
         }

@@ -147,6 +147,10 @@ impl Peer {
     }
 
     fn dispatch(&mut self, now: Timestamp, event: Event) {
+        if let Some(peer) = self.blocked_sender(&event) {
+            // The driver may have failed to block it, or forgotten that it did.
+            return self.outputs.push_back(Output::Block { peer });
+        }
         match event {
             Event::Answer { id, from, answer } => self.on_answer(now, id, from, answer),
             Event::Announced { from, announcement } => self.on_announcement(now, from, &announcement),
@@ -165,6 +169,18 @@ impl Peer {
             }
             Event::Request { from, inbound, request } => self.on_request(now, from, inbound, request),
         }
+    }
+
+    fn blocked_sender(&self, event: &Event) -> Option<PeerId> {
+        match event {
+            Event::Frame { from, .. } | Event::Request { from, .. } if self.is_blocked(from) => Some(*from),
+            _ => None,
+        }
+    }
+
+    /// Nobody is cut off from itself.
+    fn is_blocked(&self, peer: &PeerId) -> bool {
+        *peer != self.id() && self.reputation.is_blocked(peer)
     }
 
     /// Drains each machine before the next, until all are quiet.

@@ -111,6 +111,13 @@ impl Profile {
         self.agents.iter().filter(|agent| agent.meets(requirement))
     }
 
+    /// True when a profile of these agents is one that others accept.
+    pub fn fits(agents: &[AgentOffer]) -> bool {
+        let (versions, never) = (Versions { min: 0, max: 0 }, Timestamp(u64::MAX));
+        let profile = Self { versions, agents: agents.to_vec(), issued: never, expires: never };
+        profile.is_bounded() && crypto::Payload::encode(&profile).len() <= <Self as crypto::Payload>::MAX_LEN
+    }
+
     fn is_bounded(&self) -> bool {
         self.agents.len() <= Self::MAX_AGENTS && self.agents.iter().all(AgentOffer::is_bounded)
     }

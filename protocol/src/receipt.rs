@@ -173,6 +173,27 @@ pub struct Token {
     pub text: String,
 }
 
+impl Token {
+    /// Longest text of one token in bytes; a frame holds it with room to spare.
+    pub const MAX_TEXT: usize = 8 << 10;
+    /// Longest text of a whole answer in bytes: what a requester has to keep of one job.
+    pub const MAX_ANSWER: usize = 4 << 20;
+
+    /// True when this may come after `before` in an answer that was ordered of `model`.
+    ///
+    /// Every token of a model has an id. Only the last piece may have none: text that was held back for a stop that never
+    /// came. Otherwise empty pieces, which no replay sees, could be put on the bill.
+    pub fn may_follow(&self, before: &[Self], model: Option<Digest>) -> bool {
+        let last = before.last().is_some_and(|token| token.id.is_some());
+        self.text.len() <= Self::MAX_TEXT
+            && match (model, self.id) {
+                (None, _) => true,
+                (Some(_), Some(_)) => last || before.is_empty(),
+                (Some(_), None) => last && !self.text.is_empty(),
+            }
+    }
+}
+
 /// What lifts a receipt's commitments. Private to the requester.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
@@ -212,8 +233,14 @@ impl Receipt {
             return Err(Mismatch::Input);
         }
         let mut transcript = Transcript::new(&self.job.0);
-        for token in &opening.output {
+        for (index, token) in opening.output.iter().enumerate() {
+            if !token.may_follow(&opening.output[..index], self.model) {
+                return Err(Mismatch::Output);
+            }
             transcript.push(token.id, &token.text);
+        }
+        if opening.output.iter().map(|token| token.text.len()).sum::<usize>() > Token::MAX_ANSWER {
+            return Err(Mismatch::Output);
         }
         self.check_output(&transcript)
     }

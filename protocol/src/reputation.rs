@@ -53,15 +53,20 @@ pub enum Evidence {
 impl Evidence {
     /// How many of these are forgiven before the peer is blocked; `None`: any number, it may be the network's fault.
     ///
-    /// One proof of dishonesty is too many; sloppiness is forgiven a little, as builds differ and packets get lost.
+    /// One proof of dishonesty is too many; sloppiness is forgiven a little, as builds differ and packets get lost;
+    /// what a slow clock, a full server or a bad line also cause only ranks a peer behind others.
     const fn tolerance(self) -> Option<u32> {
         match self {
             Self::BadCommitment | Self::BadReceipt | Self::BadSignature | Self::SkippedIndex => Some(0),
             Self::Malformed | Self::OverCap | Self::Replayed | Self::Unexpected | Self::UnknownVersion => {
                 Some(7)
             }
-            Self::BrokenLease | Self::Expired => Some(31),
-            Self::Delivered | Self::Stalled | Self::Unreachable | Self::Vanished => None,
+            Self::BrokenLease
+            | Self::Delivered
+            | Self::Expired
+            | Self::Stalled
+            | Self::Unreachable
+            | Self::Vanished => None,
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Templates as models bring them, and as an attacker would.
+
 use super::*;
 
 /// The template in the default model's file.

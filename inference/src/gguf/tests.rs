@@ -1,3 +1,5 @@
+//! Hostile files: truncated, boastful, nested; none may panic or allocate what it claims.
+
 use std::io::Cursor;
 
 use super::*;

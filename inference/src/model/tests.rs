@@ -1,3 +1,5 @@
+//! A tiny model end to end: load, answer, replay, and files that must not load.
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;

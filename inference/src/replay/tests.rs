@@ -1,3 +1,5 @@
+//! Honest answers agree everywhere; every kind of forgery shows where it is.
+
 use super::*;
 use crate::engine::{Engine, Request};
 use crate::generation::Step;

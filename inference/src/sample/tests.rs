@@ -1,3 +1,5 @@
+//! The pipeline against golden draws, and its chance against the softmax.
+
 use super::*;
 use proptest::prelude::*;
 

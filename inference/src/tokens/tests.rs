@@ -1,3 +1,5 @@
+//! Characters that span tokens, stop texts that span pieces, and texts that come back whole.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

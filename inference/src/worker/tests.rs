@@ -1,3 +1,5 @@
+//! Fairness, back-pressure, cancelling and panics, driven by hand.
+
 use std::sync::Mutex;
 use std::sync::mpsc::{self, sync_channel};
 

@@ -15,6 +15,7 @@ use super::{Agent, Context, Job, Running};
 /// An agent that echoes.
 #[derive(Clone, Debug)]
 pub struct Echo {
+    name: String,
     capability: Capability,
     price: Price,
     rate: Option<u32>,
@@ -24,12 +25,18 @@ impl Echo {
     /// An echo under `capability`. With a `rate` in tokens per second it goes on to `max_tokens`, at that pace; 0 is
     /// as fast as the mesh can carry.
     pub fn new(capability: Capability, price: Price, rate: Option<u32>) -> Self {
-        Self { capability, price, rate }
+        Self { name: format!("echo-{capability}"), capability, price, rate }
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub fn named(self, name: Option<String>) -> Self {
+        Self { name: name.unwrap_or(self.name), ..self }
     }
 
     async fn echo(&self, job: Job, context: Context) -> Result<Finish, JobError> {
         let text = last_text(&job.input)?;
-        let words: Vec<&str> = text.split_inclusive(' ').collect();
+        let words: Vec<&str> = text.split_inclusive(' ').flat_map(pieces).collect();
         let limit = job.order.sampling.max_tokens as usize;
         let mut pace = self.rate.and_then(pace);
         let count = if self.rate.is_some() { limit } else { words.len().min(limit) };
@@ -47,7 +54,7 @@ impl Agent for Echo {
     fn offer(&self) -> AgentOffer {
         let decode = self.rate.filter(|rate| *rate > 0).unwrap_or(100_000);
         AgentOffer {
-            agent: format!("echo-{}", self.capability),
+            agent: self.name.clone(),
             capability: self.capability.clone(),
             model: None,
             price: self.price,
@@ -63,8 +70,19 @@ impl Agent for Echo {
     }
 }
 
+/// A word in pieces that frames can hold.
+fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let (piece, left) = rest.split_at(rest.floor_char_boundary(Token::MAX_TEXT));
+        rest = left;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// No interval for a rate of 0, and for one that no clock can keep.
 fn pace(rate: u32) -> Option<tokio::time::Interval> {
-    let period = Duration::from_secs(1).checked_div(rate)?;
+    let period = Duration::from_secs(1).checked_div(rate).filter(|period| !period.is_zero())?;
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
     Some(interval)

@@ -13,13 +13,15 @@ use protocol::receipt::prompt_digest;
 use protocol::{
     AgentOffer, Capability, ChatMessage, Finish, Input, JobError, ModelOffer, Price, Role, Speed, Token,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{Agent, Context, Job, Running};
 use crate::clock;
 
 /// Steps between the worker and the agent's task. The worker is slowed down beyond it, not the other jobs.
 const STEPS: usize = 16;
+/// Prompts rendered at once; each may keep a core busy for a second.
+const RENDERINGS: usize = 2;
 /// A busy worker has a place again after about this long.
 const RETRY_AFTER_MS: u64 = 2_000;
 
@@ -40,6 +42,7 @@ pub struct ModelAgent {
     offer: AgentOffer,
     worker: Worker,
     system: Option<String>,
+    rendering: Arc<Semaphore>,
 }
 
 impl ModelAgent {
@@ -65,7 +68,7 @@ impl ModelAgent {
             modalities: vec!["text".to_owned()],
             tools: Vec::new(),
         };
-        Self { offer, worker, system: None }
+        Self { offer, worker, system: None, rendering: Arc::new(Semaphore::new(RENDERINGS)) }
     }
 
     /// The same with a system prompt, put before chats that bring none.
@@ -117,7 +120,13 @@ impl ModelAgent {
     /// Renders and tokenises off the runtime's threads: a megabyte of prompt takes a while.
     async fn render(&self, input: &Input, template_time: u64) -> Result<Vec<u32>, JobError> {
         let (engine, prompt) = (Arc::clone(self.worker.engine()), prompt(input, template_time)?);
-        let rendered = tokio::task::spawn_blocking(move || engine.prompt(&prompt)).await;
+        // The permit goes with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
+        let permit = Arc::clone(&self.rendering).acquire_owned().await.map_err(|_| JobError::Engine)?;
+        let rendered = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            engine.prompt(&prompt)
+        })
+        .await;
         rendered.map_err(|_| JobError::Engine)?.map_err(|error| refusal(&error))
     }
 }

@@ -23,7 +23,7 @@ use protocol::error::Feature;
 use protocol::{AgentOffer, Capability, Finish, Input, JobError, Price, Sampling, Speed, Timestamp, Token};
 use reqwest::header::{AUTHORIZATION, HeaderValue, InvalidHeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Agent, Context, Job, Running};
 use crate::clock;
@@ -236,7 +236,9 @@ impl Run {
     /// The next piece or the end. More pieces than the requester ordered tokens are never passed on, whatever the
     /// server counts.
     async fn next(&mut self) -> Result<Said, JobError> {
-        match in_time(self.deadline, self.answer.next()).await? {
+        let next = timeout(IDLE, self.answer.next());
+        let next = async { next.await.unwrap_or(Err(JobError::Engine)) };
+        match in_time(self.deadline, next).await? {
             Piece::Finished(finish) => Ok(Said::Finished(finish)),
             Piece::Text(_) if self.left == 0 => Ok(Said::Finished(Finish::Length)),
             Piece::Text(text) => {
@@ -269,6 +271,8 @@ fn retry_after(response: &Response) -> u64 {
 /// An upstream is near or paid for: one that does not pick up in this time is down.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Silence in the middle of an answer after which a server is given up; before its first byte the deadline counts.
+const IDLE: Duration = Duration::from_secs(60);
 /// When to come back to a server that does not say, and the latest that is believed.
 const RETRY_AFTER_MS: u64 = 1000;
 const MAX_RETRY_AFTER_MS: u64 = 3600 * 1000;

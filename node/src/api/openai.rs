@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::Stream;
 use futures::stream::unfold;
+use protocol::error::Feature;
 use protocol::{ChatMessage, Finish, JobError, Role, Usage};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -124,6 +125,16 @@ struct ChatRequest {
     seed: Option<i64>,
     stop: Option<Stop>,
     n: Option<u32>,
+    #[serde(default)]
+    tools: Option<Vec<serde::de::IgnoredAny>>,
+    #[serde(default)]
+    response_format: Option<ResponseFormat>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ResponseFormat {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,7 +196,13 @@ async fn chat(
 impl ChatRequest {
     fn job(&self) -> Result<JobRequest, Error> {
         if self.n.is_some_and(|n| n != 1) {
-            return Err(JobError::Unsupported { feature: protocol::error::Feature::Choices }.into());
+            return Err(JobError::Unsupported { feature: Feature::Choices }.into());
+        }
+        if self.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
+            return Err(JobError::Unsupported { feature: Feature::JobKind }.into());
+        }
+        if self.response_format.as_ref().is_some_and(|format| format.kind != "text") {
+            return Err(JobError::Unsupported { feature: Feature::Constraint }.into());
         }
         Ok(JobRequest {
             messages: self.messages.iter().map(IncomingMessage::message).collect::<Result<_, _>>()?,

@@ -44,9 +44,14 @@ pub(super) struct Demo {
 /// Three peers, and what was measured on the way.
 struct Stage {
     asker: Node,
-    providers: Vec<Node>,
-    engine: Arc<dyn Engine>,
+    providers: Vec<Provider>,
     talk: Talk,
+}
+
+/// A peer with a model.
+struct Provider {
+    node: Node,
+    engine: Arc<dyn Engine>,
 }
 
 /// Says what happens: for people on stdout, with `--json` on stderr only.
@@ -72,9 +77,11 @@ impl Demo {
         dir.create()?;
         talk.title("Llamesh demo: three peers on this machine")?;
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
-        let model = Host::new(&models, &Bar::new(), 1).model(&self.model).await?;
+        // Each provider reads the model for itself, so that the audit is not by what it audits.
+        let answering = Host::new(&models, &Bar::new(), 1).model(&self.model).await?;
+        let auditing = Host::new(&models, &Bar::new(), 1).model(&self.model).await?;
         let began = Instant::now();
-        let stage = Stage::build(model, dir.receipts(), talk).await?;
+        let stage = Stage::build([answering, auditing], dir.receipts(), talk).await?;
         let meeting_ms = began.elapsed().as_millis();
         let outcome = stage.job(&self.prompt, self.max_tokens).await?;
         let verdict = stage.audit(&outcome).await?;
@@ -85,27 +92,27 @@ impl Demo {
 
 impl Stage {
     /// Starts three peers and waits until the asker sees both providers.
-    async fn build(model: Loaded, receipts: std::path::PathBuf, talk: Talk) -> Result<Self, Failure> {
-        let engine = Arc::clone(model.worker.engine());
+    async fn build(models: [Loaded; 2], receipts: std::path::PathBuf, talk: Talk) -> Result<Self, Failure> {
         let asker = start(Agents::default(), Vec::new(), Some(receipts)).await?;
         let snapshot = asker.handle().snapshot().await.map_err(session::busy)?;
         let bootstrap: Vec<Address> = snapshot.listening.iter().map(|a| a.with_peer(&snapshot.me)).collect();
         talk.row("peer 1", &format!("{}  asks, has no model", snapshot.me))?;
         let mut providers = Vec::new();
-        for number in 2..=3 {
+        for (number, model) in (2..).zip(models) {
+            let engine = Arc::clone(model.worker.engine());
+            let name = model.name.clone();
             let mut agents = Agents::default();
-            let agent = ModelAgent::new(model.clone(), Capability::text_generation(), Price::default());
+            let agent = ModelAgent::new(model, Capability::text_generation(), Price::default());
             agents.host(Arc::new(agent));
             let node = start(agents, bootstrap.clone(), None).await?;
-            let name = &model.name;
             talk.row(
                 &format!("peer {number}"),
                 &format!("{}  offers text.generation with {name}", node.handle().id()),
             )?;
             node.handle().join(bootstrap.len()).await.map_err(|failures| session::unreachable(&failures))?;
-            providers.push(node);
+            providers.push(Provider { node, engine });
         }
-        let stage = Self { asker, providers, engine, talk };
+        let stage = Self { asker, providers, talk };
         stage.meet().await?;
         Ok(stage)
     }
@@ -156,7 +163,7 @@ impl Stage {
                 }
                 JobUpdate::Token { text, .. } => {
                     first.get_or_insert_with(Instant::now);
-                    self.talk.token(&text)?;
+                    self.talk.token(&print::plain(&text))?;
                 }
                 JobUpdate::Done { provider, receipt, receipt_file, usage, .. } => {
                     self.talk.end()?;
@@ -187,11 +194,12 @@ impl Stage {
         self.talk.row("receipt", &format!("{}  signed by both; {speed}", outcome.receipt))?;
         let path = std::path::PathBuf::from(&outcome.receipt_file);
         let file = ReceiptFile::read(&path).map_err(Failure::of(Class::Refuted))?;
-        let engine = Arc::clone(&self.engine);
+        let auditor = self.providers.iter().find(|provider| provider.node.handle().id() != outcome.provider);
+        let auditor = auditor.ok_or_else(|| Failure::new(Class::Internal, "nobody is left to audit"))?;
+        let engine = Arc::clone(&auditor.engine);
         let replay = tokio::task::spawn_blocking(move || verification::replay(&file, &engine, |_, _| {}));
         let verdict = replay.await.map_err(Failure::of(Class::Internal))?;
-        let auditor = self.providers.iter().map(|node| node.handle().id()).find(|id| *id != outcome.provider);
-        let auditor = auditor.map_or_else(|| "peer ?".to_owned(), |id| self.name(&id));
+        let auditor = self.name(&auditor.node.handle().id());
         let word = format!("{:?}", verdict.verdict).to_lowercase();
         let word = styled(if verdict.failure().is_none() { Style::Good } else { Style::Strong }, &word);
         self.talk.row(
@@ -202,13 +210,13 @@ impl Stage {
     }
 
     fn name(&self, peer: &PeerId) -> String {
-        let at = self.providers.iter().position(|node| node.handle().id() == *peer);
+        let at = self.providers.iter().position(|provider| provider.node.handle().id() == *peer);
         at.map_or_else(|| "peer 1".to_owned(), |at| format!("peer {}", at + 2))
     }
 
     async fn leave(self) -> Result<(), Failure> {
-        for node in self.providers {
-            node.stop().await?;
+        for provider in self.providers {
+            provider.node.stop().await?;
         }
         self.asker.stop().await
     }

@@ -59,7 +59,7 @@ fn show(capability: &Option<Capability>, providers: &[Found], as_json: bool) -> 
 }
 
 fn row(provider: &Found, offer: &AgentOffer) -> String {
-    let model = offer.model.as_ref().map_or("-", |model| model.name.as_str());
+    let model = offer.model.as_ref().map_or_else(|| "-".to_owned(), |model| print::plain(&model.name));
     let (speed, price) = (offer.speed.decode, offer.price.completion.0);
     format!(
         "{}  {:<24} {model:<12} {speed:>6} t/s  {price:>6} µcr/1k",

@@ -8,6 +8,11 @@ use serde::Serialize;
 
 use crate::failure::{Class, Failure};
 
+/// What others say, fit for a terminal: control characters could move the cursor, or say things in our name.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
 /// A line of data.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
     write(&format!("{text}\n"))
@@ -41,7 +46,7 @@ pub(super) fn failure(failure: &Failure, as_json: bool) {
         let _ = json(&serde_json::json!({ "event": "error", "class": code, "message": failure.message }));
     }
     let mark = if io::stderr().is_terminal() { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
-    eprintln!("{mark}: {}", failure.message);
+    eprintln!("{mark}: {}", plain(&failure.message));
 }
 
 /// `text` in a style, where the terminal shows styles.

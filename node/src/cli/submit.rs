@@ -176,12 +176,12 @@ impl Screen {
     fn talk(&mut self, update: JobUpdate) -> Result<(), Failure> {
         match update {
             JobUpdate::Started { provider, model, .. } => {
-                let model = model.map(|model| format!(" with {model}")).unwrap_or_default();
+                let model = model.map(|model| format!(" with {}", print::plain(&model))).unwrap_or_default();
                 print::say(&format!("… {} answers{model}", provider.short()));
             }
             JobUpdate::Token { text, .. } => {
                 self.streamed = true;
-                print::write(&text)?;
+                print::write(&print::plain(&text))?;
             }
             JobUpdate::Done { receipt, usage, receipt_file, .. } => {
                 print::line("")?;

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use crypto::SecretKey;
 use protocol::{Capability, peer};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -67,6 +66,8 @@ impl Up {
         let file = self.config.clone().unwrap_or_else(|| config::default_file(dir.path()));
         let from_file = Settings::read(&file, self.config.is_some())?;
         let settings = self.settings(&common).over(from_file);
+        // Whatever is wrong with what was typed is said before anything is fetched.
+        let (addresses, plans) = (Addresses::of(&settings)?, settings.agents()?);
         let held = dir.hold()?;
         let key = held.key()?;
         let (journal, entries) = Journal::open(&held.dir().path().join("journal.redb"))?;
@@ -74,9 +75,26 @@ impl Up {
         if fallback {
             print::say(&format!("port 5264 is taken: the API is at {}", server.url()));
         }
-        let agents = agents(&settings).await?;
-        let config = node_config(&settings, key, &held, agents, (journal, entries))?;
-        let node = Node::start(config).await?;
+        let mut peer = peer::Config::default();
+        peer.bidder.slots = settings.slots.unwrap_or(peer.bidder.slots);
+        let models = Models::from_env().map_err(Failure::of(Class::Model))?;
+        let agents = Host::new(&models, &Bar::new(), peer.bidder.slots).host(plans).await?;
+        let Addresses { listen, external, bootstrap } = addresses;
+        let node = Node::start(NodeConfig {
+            network: settings.network.clone().unwrap_or_default(),
+            key,
+            listen,
+            external,
+            bootstrap,
+            lan: settings.lan,
+            client: false,
+            agents,
+            journal,
+            entries,
+            receipts: Some(held.dir().receipts()),
+            peer,
+        })
+        .await?;
         // Before anybody is told of the peer: whoever reads the ready line may stop it at once.
         let stop = Stop::listen()?;
         held.publish_api(&server.url())?;
@@ -114,38 +132,23 @@ async fn bind_api(chosen: Option<&str>) -> Result<(Server, bool), Failure> {
     }
 }
 
-async fn agents(settings: &Settings) -> Result<crate::agents::Agents, Failure> {
-    let plans = settings.agents()?;
-    let models = Models::from_env().map_err(Failure::of(Class::Model))?;
-    let slots = settings.slots.unwrap_or_else(|| peer::Config::default().bidder.slots);
-    Host::new(&models, &Bar::new(), slots).host(plans).await
+/// Where to listen, what to tell others, whom to dial.
+struct Addresses {
+    listen: Vec<Address>,
+    external: Vec<Address>,
+    bootstrap: Vec<Address>,
 }
 
-fn node_config(
-    settings: &Settings,
-    key: SecretKey,
-    held: &Held,
-    agents: crate::agents::Agents,
-    (journal, entries): (Journal, Vec<protocol::Entry>),
-) -> Result<NodeConfig, Failure> {
-    let usual = default_listen();
-    let listen = if settings.listen.is_empty() { &usual } else { &settings.listen };
-    let mut peer = peer::Config::default();
-    peer.bidder.slots = settings.slots.unwrap_or(peer.bidder.slots);
-    Ok(NodeConfig {
-        network: settings.network.clone().unwrap_or_default(),
-        key,
-        listen: config::addresses("listen", listen)?,
-        external: config::addresses("external", &settings.external)?,
-        bootstrap: config::addresses("bootstrap", &settings.bootstrap)?,
-        lan: settings.lan,
-        client: false,
-        agents,
-        journal,
-        entries,
-        receipts: Some(held.dir().receipts()),
-        peer,
-    })
+impl Addresses {
+    fn of(settings: &Settings) -> Result<Self, Failure> {
+        let usual = if settings.listen.is_empty() { default_listen() } else { Vec::new() };
+        let listen = if settings.listen.is_empty() { &usual } else { &settings.listen };
+        Ok(Self {
+            listen: config::addresses("listen", listen)?,
+            external: config::addresses("external", &settings.external)?,
+            bootstrap: config::addresses("bootstrap", &settings.bootstrap)?,
+        })
+    }
 }
 
 /// The project's port; free ones where it is taken, as with a second peer on one machine.

@@ -83,6 +83,7 @@ fn connection_caps() -> ConnectionLimits {
         .with_max_pending_incoming(Some(MAX_PENDING))
         .with_max_pending_outgoing(Some(MAX_PENDING))
         .with_max_established(Some(MAX_CONNECTIONS))
+        .with_max_established_incoming(Some(MAX_INCOMING))
         .with_max_established_per_peer(Some(MAX_PER_PEER))
 }
 
@@ -90,6 +91,8 @@ fn connection_caps() -> ConnectionLimits {
 const MAX_PENDING: u32 = 64;
 /// Connections in all, at some 80 KiB each.
 const MAX_CONNECTIONS: u32 = 256;
+/// Of these, how many others may begin: strangers cannot keep us from dialling.
+const MAX_INCOMING: u32 = 192;
 /// Two peers that dial each other at the same moment need two for an instant; one would kill both dials.
 const MAX_PER_PEER: u32 = 2;
 /// Also how soon a peer that vanished without a word is noticed, together with the timeout.

@@ -25,7 +25,7 @@ use libp2p_stream::{Control, IncomingStreams};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Misconduct, NetEvent, Role, SessionEnd};
@@ -283,14 +283,49 @@ async fn converse(
     delivery: Delivery<'_>,
 ) -> SessionEnd {
     let (reader, writer) = stream.split();
-    let mut listening = pin!(listen(reader, inflow, delivery));
+    let activity = Activity::default();
+    let mut listening = pin!(listen(reader, inflow, delivery, &activity));
     tokio::select! {
         end = &mut listening => end,
-        written = talk(writer, outgoing) => match written {
+        () = activity.ceased() => SessionEnd::Closed,
+        written = talk(writer, outgoing, &activity) => match written {
             Ok(()) => SessionEnd::Closed,
+            // It is there and reads nothing; waiting for a word of it could take for ever.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => SessionEnd::Lost,
             // The remote is gone, but what it sent before may still be unread.
             Err(_) => listening.await,
         },
+    }
+}
+
+/// When bytes last passed, in either direction. A session that nobody uses holds a connection that others may need;
+/// the next job opens another one.
+struct Activity(Mutex<Instant>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Activity {
+    fn note(&self) {
+        *self.last() = Instant::now();
+    }
+
+    /// Returns when nothing has passed for [`IDLE`].
+    async fn ceased(&self) {
+        loop {
+            let due = *self.last() + IDLE;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -299,6 +334,7 @@ async fn listen(
     mut reader: impl AsyncRead + Unpin,
     mut inflow: wire::Inflow,
     to: Delivery<'_>,
+    activity: &Activity,
 ) -> SessionEnd {
     let (from, role) = to.key;
     loop {
@@ -306,7 +342,10 @@ async fn listen(
             Err(_) => return SessionEnd::Lost,
             Ok(0) if inflow.is_between_frames() => return SessionEnd::Closed,
             Ok(0) => Err(Misconduct::TruncatedFrame),
-            Ok(read) => inflow.advance(read),
+            Ok(read) => {
+                activity.note();
+                inflow.advance(read)
+            }
         };
         match frames {
             Err(what) => {
@@ -331,21 +370,29 @@ async fn greet(mut stream: Stream) -> io::Result<Stream> {
 }
 
 /// Writes what is queued, all of it before each flush, until the queue is closed and empty.
-async fn talk(mut writer: impl AsyncWrite + Unpin, mut outgoing: mpsc::Receiver<Outgoing>) -> io::Result<()> {
+async fn talk(
+    mut writer: impl AsyncWrite + Unpin,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    activity: &Activity,
+) -> io::Result<()> {
     let mut batch = Vec::with_capacity(FRAME_QUEUE);
     let mut bytes = Vec::new();
     while outgoing.recv_many(&mut batch, FRAME_QUEUE).await > 0 {
         for Outgoing { frame, .. } in &batch {
             wire::put(&mut bytes, frame);
             if bytes.len() >= COALESCE {
-                writer.write_all(&bytes).await?;
+                timeout(WRITE_TIMEOUT, writer.write_all(&bytes)).await??;
                 bytes.clear();
             }
         }
-        writer.write_all(&bytes).await?;
+        let flushed = async {
+            writer.write_all(&bytes).await?;
+            writer.flush().await
+        };
+        timeout(WRITE_TIMEOUT, flushed).await??;
+        activity.note();
         bytes.clear();
         bytes.shrink_to(COALESCE);
-        writer.flush().await?;
         batch.clear();
     }
     writer.close().await
@@ -365,4 +412,8 @@ pub(super) const FRAME_QUEUE: usize = 1024;
 const COALESCE: usize = 32 * 1024;
 /// From the request for a stream to the greeting.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the gap between two jobs of somebody at work, and than any sign of life is apart.
+const IDLE: Duration = Duration::from_secs(300);
+/// A remote that takes nothing for so long will not: what works for it is stopped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_millis(25);

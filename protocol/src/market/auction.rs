@@ -91,6 +91,8 @@ impl Default for Config {
 const QUOTES: usize = 3;
 /// Bids kept per job. An announcement may reach thousands; the best of the first are enough.
 const MAX_BIDS: usize = 64;
+/// How long a losing bid may be fallen back on, in milliseconds from its arrival: a little less than a usual lease.
+const STANDS: u64 = 4_000;
 /// Rounds of discovery per job before giving up.
 const MAX_ROUNDS: u32 = 3;
 /// Names in the sample of what is on offer.
@@ -129,6 +131,7 @@ struct Auction {
 struct Scored {
     bid: Verified<Bid>,
     faults: u32,
+    received: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,7 +207,7 @@ impl Auctions {
                 auction.asked.insert(from);
                 auction.spoke.insert(from);
                 self.outputs.push_back(Output::Offer { job, bid: Box::new(bid.clone()) });
-                auction.bids.push(Scored { bid, faults });
+                auction.bids.push(Scored { bid, faults, received: now });
             }
             Err(Some(evidence)) => self.outputs.push_back(Output::Observe { peer: from, evidence }),
             Err(None) => {}
@@ -229,7 +232,7 @@ impl Auctions {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         auction.refusal = Some(error);
         auction.excluded.extend(auction.winner.take());
-        auction.bids.retain(|scored| scored.bid.expires > now);
+        auction.bids.retain(|scored| scored.received.after(STANDS) > now);
         self.award(now, job);
     }
 
@@ -240,6 +243,12 @@ impl Auctions {
         }
     }
 
+    /// True while sealed bids for the job are welcome.
+    pub fn is_sealed(&self, job: JobId) -> bool {
+        let collects = |auction: &Auction| matches!(auction.stage, Stage::Collecting { .. });
+        self.auctions.get(&job).is_some_and(|auction| auction.is_sealed() && collects(auction))
+    }
+
     /// The job is over, one way or the other.
     pub fn close(&mut self, job: JobId) {
         self.auctions.remove(&job);
@@ -247,7 +256,12 @@ impl Auctions {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let due = |auction: &Auction| auction.stage.deadline().is_some_and(|deadline| deadline <= now);
+        let late = |auction: &Auction| auction.stage != Stage::Awarded && auction.spec.limits.deadline <= now;
+        let late: Vec<_> = self.auctions.iter().filter(|(_, a)| late(a)).map(|(job, _)| *job).collect();
+        for job in late {
+            self.fail(job, JobError::DeadlineExceeded);
+        }
+        let due = |auction: &Auction| auction.due().is_some_and(|due| due <= now);
         let jobs: Vec<_> =
             self.auctions.iter().filter(|(_, a)| due(a)).map(|(job, a)| (*job, a.stage)).collect();
         for (job, stage) in jobs {
@@ -262,7 +276,7 @@ impl Auctions {
 
     /// When [`Auctions::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.auctions.values().filter_map(|auction| auction.stage.deadline()).min()
+        self.auctions.values().filter_map(Auction::due).min()
     }
 
     /// What to do next.
@@ -293,8 +307,7 @@ impl Auctions {
         if candidates.is_empty() {
             return self.give_up(now, job);
         }
-        let announces = auction.spec.choosing == Choosing::Auction && auction.rounds == 1;
-        if announces && auction.spec.provider.is_none() {
+        if auction.is_sealed() {
             let closes = now.after(self.config.bids);
             auction.stage = Stage::Collecting { closes };
             self.outputs.push_back(Output::Announce(Announcement::Job { ask: auction.ask.clone(), closes }));
@@ -312,8 +325,7 @@ impl Auctions {
     fn close_when_all_spoke(&mut self, now: Timestamp, job: JobId) {
         let Some(auction) = self.auctions.get(&job) else { return };
         let collecting = matches!(auction.stage, Stage::Collecting { .. });
-        let sealed = auction.spec.choosing == Choosing::Auction && auction.rounds == 1;
-        if collecting && auction.silent.is_empty() && (!sealed || auction.spec.provider.is_some()) {
+        if collecting && auction.silent.is_empty() && !auction.is_sealed() {
             self.award(now, job);
         }
     }
@@ -360,6 +372,17 @@ impl Auctions {
 }
 
 impl Auction {
+    /// When something is to be done: the stage's end, or the job's if that is sooner. A job that is awarded is watched by
+    /// its session.
+    fn due(&self) -> Option<Timestamp> {
+        self.stage.deadline().map(|deadline| deadline.min(self.spec.limits.deadline))
+    }
+
+    /// The first round of an auction collects sealed bids until its end; every other round asks for quotes.
+    fn is_sealed(&self) -> bool {
+        self.spec.choosing == Choosing::Auction && self.rounds == 1 && self.spec.provider.is_none()
+    }
+
     /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job.
     fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
         let able = |p: &&Verified<Profile>| p.matching(&self.spec.requirement).next().is_some();
@@ -390,7 +413,8 @@ impl Auction {
         if bid.signer() != from {
             return Err(Some(Evidence::BadSignature));
         }
-        if bid.expires <= now {
+        // Expiry is by the bidder's clock, which may differ from ours.
+        if bid.expires.after(Profile::CLOCK_SKEW) <= now {
             return Err(Some(Evidence::Expired));
         }
         if self.spoke.contains(&from) {

@@ -59,9 +59,7 @@ impl Peer {
         mut profiles: Vec<Verified<Profile>>,
     ) {
         let Some((job, sample)) = self.queries.remove(&query) else { return };
-        profiles.retain(|p| {
-            p.is_fresh(now) && p.signer() != self.id() && !self.reputation.is_blocked(&p.signer())
-        });
+        profiles.retain(|p| p.is_fresh(now) && p.signer() != self.id() && !self.is_blocked(&p.signer()));
         if !self.bidder.offers().is_empty() {
             profiles.push(self.profile(now));
         }
@@ -88,7 +86,8 @@ impl Peer {
         answer: Option<Response>,
     ) {
         let Some((job, to)) = self.asked.remove(&id).filter(|(_, to)| *to == from) else { return };
-        match answer {
+        // Whoever was blocked after it was asked is as good as silent.
+        match answer.filter(|_| !self.is_blocked(&to)) {
             Some(Response::Bid(bid)) => self.on_bid(now, to, job, bid),
             Some(Response::Decline(error)) => self.auctions.on_refusal(now, job, to, Some(error)),
             Some(_) => {
@@ -162,13 +161,15 @@ impl Peer {
     /// Booked before it is acknowledged: a crash in between loses no debt.
     pub(super) fn deliver(&mut self, job: JobId, provider: PeerId, completion: Box<Completion>) {
         let (receipt, cost) = (completion.receipt.digest(), completion.receipt.cost);
-        if self.book(Entry { receipt, peer: provider, direction: Direction::Spent, amount: cost }) {
-            let acknowledgement = completion.acknowledgement.clone();
-            self.send(provider, Side::Requester, Frame::Acknowledge { job, acknowledgement });
-        }
+        let booked = self.book(Entry { receipt, peer: provider, direction: Direction::Spent, amount: cost });
+        let acknowledgement = completion.acknowledgement.clone();
         self.observe(provider, Evidence::Delivered);
         self.close(job, Some(receipt));
-        self.outputs.push_back(Output::Notify { job, event: JobEvent::Done(completion) });
+        // The driver keeps the receipt when it tells of it: the proof is there before the debt is admitted.
+        self.notify(job, JobEvent::Done(completion));
+        if booked {
+            self.send(provider, Side::Requester, Frame::Acknowledge { job, acknowledgement });
+        }
     }
 
     /// Ends a job without an answer.

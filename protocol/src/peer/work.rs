@@ -9,7 +9,7 @@ use crate::ledger::{Direction, Entry};
 use crate::message::{Announcement, Ask, Bid, Frame, Request, Response, Start};
 use crate::receipt::Receipt;
 use crate::session::provider::worst_cost;
-use crate::{AgentOffer, Capability, Evidence, JobError, JobId, Timestamp};
+use crate::{AgentOffer, Capability, Evidence, JobError, JobId, Profile, Timestamp};
 
 impl Peer {
     pub(super) fn on_offers(&mut self, offers: Vec<AgentOffer>) {
@@ -40,14 +40,11 @@ impl Peer {
 
     /// A bid that nobody asked for by name says itself which job it is for: after its signature was looked at.
     pub(super) fn on_sealed_bid(&mut self, now: Timestamp, from: PeerId, bid: Signed<Bid>) {
-        if self.reputation.is_blocked(&from) {
-            return;
-        }
         match bid.verify(&self.network) {
-            Ok(bid) if self.jobs.contains_key(&bid.job) => {
+            Ok(bid) if self.auctions.is_sealed(bid.job) => {
                 self.on_verified_bid(now, from, bid.job, Some(bid));
             }
-            // An honest bid can come late: the job may be done by now.
+            // An honest bid can come late: the job may be awarded by now, or in a round of quotes.
             Ok(_) => {}
             Err(_) => self.observe(from, Evidence::BadSignature),
         }
@@ -55,7 +52,7 @@ impl Peer {
 
     pub(super) fn on_announcement(&mut self, now: Timestamp, from: PeerId, announcement: &Announcement) {
         let Announcement::Job { ask, closes } = announcement;
-        if *closes <= now || self.reputation.is_blocked(&from) {
+        if closes.after(Profile::CLOCK_SKEW) <= now || self.is_blocked(&from) {
             return;
         }
         let Ok(bid) = self.bid(now, from, ask) else { return };

@@ -84,6 +84,9 @@ struct Work {
     segments: Vec<SignedStretch>,
     prompt: Option<Rendered>,
     started: Timestamp,
+    /// The last token of the answer so far, and the bytes of text in all of it.
+    last: Option<Token>,
+    text_len: usize,
     /// When the requester last heard of it.
     told: Timestamp,
 }
@@ -162,6 +165,8 @@ impl Provider {
             segments: Vec::new(),
             prompt: None,
             started: now,
+            last: None,
+            text_len: 0,
             told: now,
         };
         self.runs.insert(run, work);
@@ -263,11 +268,17 @@ impl Provider {
         let Some(work) = self.runs.get_mut(&run) else { return };
         let (to, job, index) = (work.order.signer(), work.order.job, work.transcript.len());
         // One piece more than tokens: text that an engine held back for a stop that never came has no token of its own.
-        if index > u64::from(work.order.sampling.max_tokens) {
+        work.text_len += token.text.len();
+        // What its requester would refuse is not sent.
+        let fits = index <= u64::from(work.order.sampling.max_tokens)
+            && token.may_follow(work.last.as_slice(), work.order.model)
+            && work.text_len <= Token::MAX_ANSWER;
+        if !fits {
             self.outputs.push_back(Output::Abort { run });
             return self.fail(run, JobError::Engine);
         }
         let commitment = work.transcript.push(token.id, &token.text);
+        work.last = Some(token.clone());
         self.outputs.push_back(Output::Send { to, frame: Frame::Token { job, index, token, commitment } });
         if work.transcript.len() % receipt::SEGMENT == 0 {
             let segment = work.sign_segment(&self.network, &self.key);

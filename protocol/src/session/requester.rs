@@ -96,6 +96,8 @@ struct Session {
     salt: Salt,
     transcript: Transcript,
     output: Vec<Token>,
+    /// Bytes of text in it.
+    text_len: usize,
     segments: Vec<SignedStretch>,
     heard: Timestamp,
 }
@@ -115,7 +117,8 @@ impl Requester {
         let order = Signed::sign(&self.network, &self.key, order);
         let start = Frame::Start(Start { order: order.signed().clone(), input: input.clone(), salt });
         let (output, segments) = (Vec::new(), Vec::new());
-        let session = Session { provider, order, input, salt, transcript, output, segments, heard: now };
+        let session =
+            Session { provider, order, input, salt, transcript, output, text_len: 0, segments, heard: now };
         self.sessions.insert(job, session);
         self.outputs.push_back(Output::Send { to: provider, frame: start });
     }
@@ -225,8 +228,11 @@ impl Requester {
         self.end(job, session.output.is_empty(), error);
     }
 
+    /// One provider's refusal is not the mesh's: before the first token another one may try, whatever it was (a context
+    /// too small, an input that this agent does not take). Only the job's own end is the end.
     fn end(&mut self, job: JobId, nothing_seen: bool, error: JobError) {
-        self.outputs.push_back(match nothing_seen && error.retryable() {
+        let over = matches!(error, JobError::Cancelled | JobError::DeadlineExceeded);
+        self.outputs.push_back(match nothing_seen && !over {
             true => Output::Broken { job, error },
             false => Output::Failed { job, error },
         });
@@ -240,6 +246,13 @@ impl Session {
         }
         if self.transcript.push(token.id, &token.text) != commitment {
             return Err(Fault(Evidence::BadCommitment));
+        }
+        if !token.may_follow(&self.output, self.order.model) {
+            return Err(Fault(Evidence::Unexpected));
+        }
+        self.text_len += token.text.len();
+        if self.text_len > Token::MAX_ANSWER {
+            return Err(Fault(Evidence::OverCap));
         }
         self.output.push(token.clone());
         Ok(())

@@ -123,6 +123,23 @@ fn a_message_over_the_cap_of_its_kind_is_not_decoded() {
 }
 
 #[test]
+fn an_input_is_measured_as_it_is_sent_names_included() {
+    use protocol::{ChatMessage, Input, JobSpec, Role};
+
+    let is_taken = |input: Input| input.check().is_ok();
+    // One byte says which kind, and five how long.
+    assert!(is_taken(Input::Text("x".repeat(JobSpec::MAX_INPUT - 6))));
+    assert!(!is_taken(Input::Text("x".repeat(JobSpec::MAX_INPUT - 5))));
+    let named = |len| {
+        let message = ChatMessage { role: Role::User, content: "hi".into(), name: Some("x".repeat(len)) };
+        Input::Chat(vec![message])
+    };
+    assert!(is_taken(named(9)));
+    assert!(!is_taken(named(JobSpec::MAX_INPUT)));
+    assert!(!is_taken(Input::Text(String::new())));
+}
+
+#[test]
 fn the_largest_input_fits_a_frame_with_the_largest_order() {
     use crate::values::{SALT, START, job_id, key, peer};
     use protocol::{AgentOffer, Credits, Input, Limits, Order, Sampling, message::Start};

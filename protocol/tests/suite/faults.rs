@@ -1,8 +1,11 @@
 //! Providers that break the rules: what the requester throws away, and whom it blocks.
 
 use crypto::{Commitment, Digest, Network};
+use protocol::error::{Feature, Limit};
 use protocol::event::{Production, Side};
-use protocol::{Credits, Event, Evidence, Finish, Frame, JobError, JobEvent, JobKind, Receipt, Usage};
+use protocol::{
+    Credits, Event, Evidence, Finish, Frame, JobError, JobEvent, JobKind, Output, Receipt, Request, Usage,
+};
 
 use crate::values::*;
 use crate::world::{World, forge, resign};
@@ -313,11 +316,96 @@ fn an_agent_that_fails_before_its_first_token_is_no_evidence_and_another_takes_o
 }
 
 #[test]
-fn a_failure_that_no_other_provider_could_avoid_is_final() {
+fn a_refusal_of_one_provider_is_not_the_meshs_whatever_it_says() {
+    let refusals = [
+        JobError::ContextExceeded { tokens: 9000, context: 2048 },
+        JobError::Limit { limit: Limit::Budget },
+        JobError::Unsupported { feature: Feature::Input },
+        JobError::invalid("stop", "is too long for this engine"),
+    ];
+    for refusal in refusals {
+        assert!(!refusal.retryable());
+        let mut world = two_for_one(vec![Production::Failed(refusal)]);
+        assert!(matches!(world.finish(job_id(1)), JobEvent::Done(_)));
+        assert_eq!(world.started(job_id(1)), [peer(2), peer(3)]);
+        assert_eq!(world.evidence(peer(1), peer(2)), [], "to refuse is no fault");
+    }
+}
+
+#[test]
+fn when_nobody_is_left_the_user_sees_the_last_refusal() {
+    let refusal = |tokens| JobError::ContextExceeded { tokens, context: 2048 };
+    for peers in [2, 3] {
+        let mut world = World::of(peers);
+        for seed in 2..=peers {
+            world.offer(peer(seed), vec![text_offer(1000 * u64::from(seed))]);
+            world.script(peer(seed), vec![Production::Failed(refusal(seed.into()))]);
+        }
+        world.submit(peer(1), job_id(1), spec());
+        let JobEvent::Failed(error) = world.finish(job_id(1)) else { panic!("failed") };
+        assert_eq!(error, refusal(peers.into()));
+    }
+}
+
+#[test]
+fn a_refusal_after_the_first_token_is_final() {
     let too_long = JobError::ContextExceeded { tokens: 9000, context: 2048 };
-    let world = two_for_one(vec![Production::Failed(too_long.clone())]);
+    let world =
+        two_for_one(vec![rendered(), Production::Token(token(0)), Production::Failed(too_long.clone())]);
     let Some(JobEvent::Failed(error)) = world.outcome(job_id(1)) else { panic!("failed") };
     assert_eq!(error, too_long);
+    assert_eq!(world.started(job_id(1)), [peer(2)]);
+}
+
+#[test]
+fn the_end_of_the_job_is_the_end_for_every_provider() {
+    for end in [JobError::Cancelled, JobError::DeadlineExceeded] {
+        let world = two_for_one(vec![Production::Failed(end.clone())]);
+        let Some(JobEvent::Failed(error)) = world.outcome(job_id(1)) else { panic!("failed") };
+        assert_eq!(error, end);
+        assert_eq!(world.started(job_id(1)), [peer(2)]);
+    }
+}
+
+#[test]
+fn what_a_slow_clock_or_a_full_server_also_causes_never_blocks() {
+    let mut world = provider_bent(8, |frame| vec![frame]);
+    for evidence in [Evidence::BrokenLease, Evidence::Expired] {
+        for _ in 0..1000 {
+            world.deliver(peer(1), Event::Misbehaved { peer: peer(2), evidence });
+        }
+    }
+    assert!(!world.blocked(peer(1), peer(2)));
+    assert!(world.peer(peer(1)).reputation().faults(&peer(2)) >= 2000, "but it ranks behind others");
+}
+
+#[test]
+fn a_blocked_peer_is_not_heard_and_the_driver_is_told_again() {
+    let mut world = World::of(2);
+    world.offer(peer(2), vec![text_offer(0)]);
+    world.deliver(peer(2), Event::Misbehaved { peer: peer(1), evidence: Evidence::BadReceipt });
+    let blocks =
+        |world: &World| world.journal.iter().filter(|(_, o)| matches!(o, Output::Block { .. })).count();
+    assert_eq!(blocks(&world), 1);
+    world.request(peer(2), peer(1), Request::Profile);
+    assert_eq!(blocks(&world), 2);
+    let start = Frame::Cancel { job: job_id(1) };
+    world.deliver(peer(2), Event::Frame { from: peer(1), side: Side::Provider, frame: start });
+    assert_eq!(blocks(&world), 3);
+    let answered = |o: &Output| matches!(o, Output::Respond { .. } | Output::Frame { .. } | Output::Run(_));
+    assert!(!world.journal.iter().any(|(who, o)| *who == peer(2) && answered(o)));
+}
+
+#[test]
+fn a_peer_hears_itself_whatever_it_knows_against_itself() {
+    let mut world = World::of(1);
+    world.offer(peer(1), vec![text_offer(1000)]);
+    world.deliver(peer(1), Event::Misbehaved { peer: peer(1), evidence: Evidence::BadReceipt });
+    for (n, spec) in [(1, spec()), (2, auction()), (3, for_peer(peer(1)))] {
+        world.submit(peer(1), job_id(n), spec);
+        assert!(matches!(world.finish(job_id(n)), JobEvent::Done(_)), "{n}");
+    }
+    assert!(!world.blocked(peer(1), peer(1)));
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn both_ledgers_agree_after_a_job() {
 }
 
 #[test]
-fn a_debt_is_recorded_before_it_is_acknowledged_and_before_the_user_hears_of_it() {
+fn a_debt_is_recorded_then_proved_and_only_then_acknowledged() {
     let mut world = mesh();
     world.submit(peer(1), job_id(1), spec());
     world.finish(job_id(1));
@@ -60,7 +60,8 @@ fn a_debt_is_recorded_before_it_is_acknowledged_and_before_the_user_hears_of_it(
     let recorded = at(|o| matches!(o, Output::Record(entry) if entry.direction == Direction::Spent)).unwrap();
     let acknowledged = at(|o| matches!(o, Output::Frame { frame: Frame::Acknowledge { .. }, .. })).unwrap();
     let told = at(|o| matches!(o, Output::Notify { event: JobEvent::Done(_), .. })).unwrap();
-    assert!(recorded < acknowledged && acknowledged < told);
+    assert!(recorded < told, "who knows of an answer has it in the books");
+    assert!(told < acknowledged, "and the receipt is kept before the debt is admitted");
 }
 
 #[test]
@@ -177,6 +178,26 @@ fn progress_reaches_the_user_and_keeps_a_slow_provider_alive() {
 }
 
 #[test]
+fn a_provider_with_nothing_to_say_gives_a_sign_of_life_that_the_user_does_not_see() {
+    let mut world = mesh();
+    world.script(peer(2), Vec::new());
+    world.submit(peer(1), job_id(1), spec());
+    let alive = |world: &World| {
+        let said =
+            |o: &Output| matches!(o, Output::Frame { frame: Frame::Progress { done: 0, of: 0, .. }, .. });
+        world.journal.iter().filter(|(who, o)| *who == peer(2) && said(o)).count()
+    };
+    world.elapse(9_999);
+    assert_eq!(alive(&world), 0);
+    world.elapse(1);
+    assert_eq!(alive(&world), 1);
+    world.elapse(110_000);
+    assert_eq!(alive(&world), 12, "one for every ten seconds of silence");
+    assert!(world.outcome(job_id(1)).is_none(), "and the requester waits on");
+    assert!(!world.events(job_id(1)).iter().any(|event| matches!(event, JobEvent::Progress { .. })));
+}
+
+#[test]
 fn cancelling_aborts_the_run_and_frees_its_place() {
     let mut world = World::with(2, crate::market::one_place());
     world.offer(peer(2), vec![text_offer(0)]);
@@ -202,6 +223,30 @@ fn nothing_is_computed_for_a_requester_that_is_gone() {
     let run = world.runs(peer(2))[0].run;
     world.deliver(peer(2), protocol::Event::Lost { peer: peer(1), side: Side::Provider });
     assert!(world.aborted(peer(2), run));
+}
+
+#[test]
+fn a_search_ends_at_the_deadline_of_its_job() {
+    for (spec, peers) in [(spec(), 1), (auction(), 2)] {
+        let mut world = World::of(peers);
+        world.offer(peer(peers), vec![text_offer(1000)]);
+        let mut late = spec.clone();
+        late.limits.deadline = START;
+        world.submit(peer(1), job_id(1), late);
+        let JobEvent::Failed(error) = world.finish(job_id(1)) else { panic!("failed") };
+        assert!(matches!(error, JobError::DeadlineExceeded), "{error:?}");
+    }
+    let mut world = mesh();
+    let mut short = auction();
+    short.limits.deadline = START.after(500);
+    world.submit(peer(1), job_id(1), short);
+    world.elapse(499);
+    assert!(world.outcome(job_id(1)).is_none(), "bids are being collected until 800");
+    world.elapse(1);
+    assert!(matches!(world.outcome(job_id(1)), Some(JobEvent::Failed(JobError::DeadlineExceeded))));
+    assert_eq!(world.started(job_id(1)), []);
+    world.elapse(10_000);
+    assert!(world.outcome(job_id(1)).is_some(), "once");
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Bidders: who wins, who waits, and who breaks the market's rules.
 
-use crypto::{Network, Signed};
-use protocol::event::{Command, Production, RequestId, Submission};
+use crypto::{Network, PeerId, Signed};
+use protocol::event::{Command, InboundId, Production, RequestId, Side, Submission};
 use protocol::market::bidder;
 use protocol::message::{Ask, Bid};
 use protocol::{
-    Announcement, Capability, Credits, Event, Evidence, Frame, JobError, JobEvent, Output, Peer, Request,
-    Response, Timestamp, peer::Config,
+    Announcement, Capability, Credits, Event, Evidence, Frame, JobError, JobEvent, JobSpec, Output, Peer,
+    Profile, Request, Response, Timestamp, peer::Config,
 };
 
 use crate::values::*;
@@ -80,8 +80,100 @@ fn a_late_bid_is_ignored_and_held_against_nobody() {
 #[test]
 fn a_bid_that_has_expired_does_not_count() {
     let mut world = open_auction();
-    world.request(peer(1), peer(9), sealed(9, Bid { expires: START, ..bid(1, 0) }));
+    let expired = Bid { expires: Timestamp(START.0 - 60_000), ..bid(1, 0) };
+    world.request(peer(1), peer(9), sealed(9, expired));
     assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Expired, 1)]);
+}
+
+#[test]
+fn a_bidder_whose_clock_is_a_minute_slow_is_let_in() {
+    let mut world = open_auction();
+    let slow = Bid { expires: Timestamp(START.0 - 59_999), ..bid(1, 0) };
+    world.request(peer(1), peer(9), sealed(9, slow));
+    world.elapse(800);
+    assert_eq!(world.started(job_id(1)), [peer(9), peer(2)], "it wins; but the puppet is not there");
+    assert_eq!(world.evidence(peer(1), peer(9)), [(Evidence::Vanished, 1)]);
+}
+
+/// Whom peer 1 turns to when its winner fails so long after the bids came in, and how often it searched until then.
+fn fallen_back(after: u64) -> (Vec<PeerId>, usize) {
+    let mut world = World::of(3);
+    world.offer(peer(2), vec![text_offer(1000)]);
+    world.offer(peer(3), vec![text_offer(2000)]);
+    world.script(peer(2), Vec::new());
+    world.submit(peer(1), job_id(1), spec());
+    world.elapse(after);
+    let run = world.runs(peer(2))[0].run;
+    world.produce(peer(2), run, Production::Failed(JobError::Engine));
+    assert!(matches!(world.finish(job_id(1)), JobEvent::Done(_)));
+    let searches = world.journal.iter().filter(|(_, o)| matches!(o, Output::Discover { .. })).count();
+    (world.started(job_id(1)), searches)
+}
+
+#[test]
+fn a_losing_bid_stands_for_four_seconds_by_the_clock_of_who_got_it() {
+    assert_eq!(fallen_back(3_999), (vec![peer(2), peer(3)], 1));
+    assert_eq!(fallen_back(4_000), (vec![peer(2), peer(3)], 2), "then the loser is asked anew");
+}
+
+/// Peer 1's machine alone, whose auction was won by peer 9, who failed late: it asks again, and asks peer 8.
+fn second_round() -> Peer {
+    let mut alone = Peer::new(Config::default(), Network::default(), key(1));
+    let found = |seed: u8, now: Timestamp| {
+        let versions = protocol::profile::Versions { min: 1, max: 1 };
+        let (issued, expires) = (now, now.after(1000));
+        let profile = Profile { versions, agents: vec![text_offer(10)], issued, expires };
+        Signed::sign(&Network::default(), &key(seed), profile)
+    };
+    let submission = Submission { job: job_id(1), salt: SALT, spec: auction(), run: None };
+    let mut now = START;
+    alone.handle(now, Event::Command(Command::Submit(submission)));
+    for seed in [9, 8] {
+        let query = std::iter::from_fn(|| alone.poll_output())
+            .find_map(|o| if let Output::Discover { query, .. } = o { Some(query) } else { None });
+        let query = query.expect("every round searches");
+        alone.handle(now, Event::Discovered { query, profiles: vec![found(seed, now)] });
+        if seed == 9 {
+            alone.handle(
+                now,
+                Event::Request { from: peer(9), inbound: InboundId(1), request: sealed(9, bid(1, 9)) },
+            );
+            now = now.after(800);
+            alone.handle_timeout(now);
+            now = now.after(10_000);
+            let frame = Frame::Fail { job: job_id(1), error: JobError::Engine };
+            alone.handle(now, Event::Frame { from: peer(9), side: Side::Requester, frame });
+        }
+    }
+    let asked =
+        |o: Output| matches!(o, Output::Request { to, request: Request::Ask(_), .. } if to == peer(8));
+    assert!(std::iter::from_fn(|| alone.poll_output()).any(asked));
+    alone
+}
+
+#[test]
+fn sealed_bids_count_only_in_the_first_round_and_later_ones_are_nobodys_fault() {
+    let mut alone = second_round();
+    for _ in 0..2 {
+        let late = Bid { expires: START.after(60_000), ..bid(1, 0) };
+        let event = Event::Request { from: peer(7), inbound: InboundId(2), request: sealed(7, late) };
+        alone.handle(START.after(10_900), event);
+    }
+    assert!(!std::iter::from_fn(|| alone.poll_output()).any(|o| matches!(o, Output::Notify { .. })));
+    assert_eq!(alone.reputation().counts(&peer(7)).count(), 0);
+}
+
+#[test]
+fn a_sealed_bid_for_a_job_that_was_not_announced_is_ignored() {
+    let mut alone = Peer::new(Config::default(), Network::default(), key(1));
+    for (n, provider) in [(1, spec()), (2, JobSpec { provider: Some(peer(8)), ..auction() })] {
+        let submission = Submission { job: job_id(n), salt: SALT, spec: provider, run: None };
+        alone.handle(START, Event::Command(Command::Submit(submission)));
+        let event = Event::Request { from: peer(9), inbound: InboundId(1), request: sealed(9, bid(n, 0)) };
+        alone.handle(START, event);
+    }
+    assert!(!std::iter::from_fn(|| alone.poll_output()).any(|o| matches!(o, Output::Notify { .. })));
+    assert_eq!(alone.reputation().counts(&peer(9)).count(), 0);
 }
 
 #[test]
@@ -143,6 +235,22 @@ fn a_quote_for_another_job_is_no_answer() {
     let failed = |o: &Output| matches!(o, Output::Notify { event: JobEvent::Failed(JobError::Engine), .. });
     assert!(tell(answer).iter().any(failed));
     assert_eq!(peer_alone.reputation().counts(&peer(9)).collect::<Vec<_>>(), [(Evidence::Unexpected, 1)]);
+}
+
+#[test]
+fn a_quote_of_a_peer_that_was_blocked_since_it_was_asked_does_not_count() {
+    let mut alone = Peer::new(Config::default(), Network::default(), key(1));
+    let submission = Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None };
+    alone.handle(START, Event::Command(Command::Submit(submission)));
+    let id = std::iter::from_fn(|| alone.poll_output())
+        .find_map(|o| if let Output::Request { id, .. } = o { Some(id) } else { None });
+    alone.handle(START, Event::Misbehaved { peer: peer(9), evidence: Evidence::BadReceipt });
+    let quote = Signed::sign(&Network::default(), &key(9), bid(1, 0)).into_signed();
+    alone.handle(START, Event::Answer { id: id.unwrap(), from: peer(9), answer: Some(Response::Bid(quote)) });
+    let told: Vec<_> = std::iter::from_fn(|| alone.poll_output())
+        .filter_map(|o| if let Output::Notify { event, .. } = o { Some(event) } else { None })
+        .collect();
+    assert!(matches!(told[..], [JobEvent::Failed(JobError::NoTaker { asked: 1 })]), "{told:?}");
 }
 
 #[test]
@@ -319,12 +427,13 @@ fn an_announcement_that_has_closed_gets_no_bid() {
         max_tokens: 10,
         deadline: Timestamp(u64::MAX),
     };
-    let closed = Announcement::Job { ask: ask.clone(), closes: START };
+    let closed = Announcement::Job { ask: ask.clone(), closes: Timestamp(START.0 - 60_000) };
     world.deliver(peer(2), Event::Announced { from: peer(1), announcement: closed });
     let bids =
         |world: &World| world.journal.iter().filter(|(_, o)| matches!(o, Output::Request { .. })).count();
     assert_eq!(bids(&world), 0);
-    let open = Announcement::Job { ask, closes: START.after(1) };
+    // A minute is what honest clocks may differ by.
+    let open = Announcement::Job { ask, closes: Timestamp(START.0 - 59_999) };
     world.deliver(peer(2), Event::Announced { from: peer(1), announcement: open });
     assert_eq!(bids(&world), 1);
 }
