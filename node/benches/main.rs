@@ -6,7 +6,7 @@
 //! | `demo` | a real model through the mesh beside the model alone; the demo as a newcomer runs it |
 //! | `idle` | memory of a peer without a model |
 //!
-//! `cargo bench -p llamesh-node -- [overhead|demo|idle …] [--json]`; without a name all of them run.
+//! `cargo bench -p llamesh-node --bench mesh -- [overhead|demo|idle …] [--json]`; without a name all of them run.
 //! `BENCHMARKS.md` holds the numbers and how they came about.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its result")]
