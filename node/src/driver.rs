@@ -16,8 +16,9 @@ use protocol::{
     Announcement, Capability, Event, Evidence, Frame, JobError, JobId, Message, Output, Peer, Profile,
     Request, Requirement, Response, Timestamp,
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, block_in_place};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
@@ -267,7 +268,7 @@ impl Driver {
             Output::Frame { to, side, frame } => self.send(now, to, side, &frame),
             Output::Notify { job, event } => self.notify(now, job, event),
             Output::Provide { capabilities } => self.provide(&capabilities),
-            Output::Record(entry) => self.journal.append(&entry)?,
+            Output::Record(entry) => on_disk(|| self.journal.append(&entry))?,
             Output::Request { id, to, request } => self.request(now, id, to, &request),
             Output::Respond { inbound, response } => self.respond(inbound, &response),
             Output::Run(run) => self.start(now, *run),
@@ -394,7 +395,7 @@ impl Driver {
     /// Keeps the receipt before anybody hears of it.
     fn keep(&self, completion: &event::Completion) {
         let Some(folder) = &self.receipts else { return };
-        let saved = ReceiptFile::of(&self.network, completion).and_then(|file| file.save(folder));
+        let saved = on_disk(|| ReceiptFile::of(&self.network, completion)?.save(folder));
         if let Err(error) = saved {
             tracing::error!(%error, "a receipt could not be kept");
         }
@@ -416,6 +417,15 @@ impl Driver {
             account: self.peer.ledger().account(&peer),
         };
         peers.into_iter().map(known).collect()
+    }
+}
+
+/// Waits for the disk. The tasks that this thread would run next, above all whoever reads the answer that was just
+/// delivered, are handed to another thread meanwhile; a runtime of one thread has no other.
+fn on_disk<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => block_in_place(work),
     }
 }
 

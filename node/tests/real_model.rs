@@ -1,14 +1,14 @@
 //! The default model, through the mesh: its answers repeat, replay, and stop when they are not wanted any more.
 //!
-//! It is never fetched for a test: where the cache does not have it, this says so and tests nothing.
+//! Where it is neither in the cache nor to be had, this says so and tests nothing.
 
 #[path = "support/support.rs"]
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use node::models::{Models, Silent};
 use serde_json::json;
 use support::http::Request;
 use support::{Home, Peer, shown, text};
@@ -20,9 +20,9 @@ const FREED: Duration = Duration::from_millis(200);
 
 #[test]
 fn the_default_model_answers_through_the_mesh() {
-    let Some(model) = cached() else {
-        eprintln!("SKIPPED: smollm2 is not in the cache; `llamesh demo` puts it there");
-        return;
+    let model = match obtained() {
+        Ok(model) => model,
+        Err(why) => return eprintln!("SKIPPED: smollm2 cannot be had here: {why}"),
     };
     let provider = Home::patient(PATIENCE).up(&["--model", &model, "--slots", "1"]);
     let requester = Home::patient(PATIENCE).up(&["--model", "-", "--bootstrap", &provider.address()]);
@@ -82,9 +82,10 @@ fn tokens(requester: &Peer, prompt: &str, max_tokens: u32) -> impl Iterator<Item
     lines.filter(|line| line.contains("\"event\":\"token\""))
 }
 
-fn cached() -> Option<String> {
-    let chosen = std::env::var_os("LLAMESH_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let usual = || Some(directories::BaseDirs::new()?.cache_dir().join("llamesh"));
-    let file = chosen.or_else(usual)?.join("models/smollm2.gguf");
-    file.is_file().then(|| shown(&file))
+/// The model's file, from the cache or fetched like `llamesh up` does.
+fn obtained() -> Result<String, String> {
+    let models = Models::from_env().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let file = runtime.block_on(models.obtain("smollm2", &Silent)).map_err(|error| error.to_string())?;
+    Ok(shown(&file.path))
 }

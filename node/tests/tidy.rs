@@ -1,5 +1,7 @@
 //! The architecture's invariants, as far as a text can show them. Whoever breaks one learns it here, with the reason.
 
+#![expect(clippy::unwrap_used, reason = "a check that cannot read the sources has failed")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
