@@ -264,3 +264,30 @@ pub fn addresses(flag: &str, texts: &[String]) -> Result<Vec<Address>, Failure> 
 pub fn default_file(data_dir: &Path) -> PathBuf {
     data_dir.join("llamesh.toml")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Settings {
+        toml::from_str(text).unwrap()
+    }
+
+    const AGENT: &str = "[[agent]]\ncapability = \"text.echo\"\nengine = \"echo\"\n";
+
+    #[test]
+    fn agents_of_the_file_are_never_dropped_for_a_setting_beside_them() {
+        assert_eq!(settings(AGENT).agents().unwrap().len(), 1);
+        for beside in ["model = \"smollm2\"", "engine = \"echo\"", "capability = [\"a\"]", "price_prompt = 1"]
+        {
+            let refused = settings(&format!("{beside}\n{AGENT}")).agents().unwrap_err();
+            assert_eq!(refused.class, Class::Usage, "{beside}");
+        }
+    }
+
+    #[test]
+    fn a_system_prompt_that_nobody_would_read_is_refused() {
+        let refused = settings(&format!("{AGENT}system = \"Be brief.\"\n")).agents().unwrap_err();
+        assert_eq!(refused.class, Class::Usage);
+    }
+}

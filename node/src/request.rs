@@ -270,3 +270,55 @@ pub fn resolve_model(
         JobError::invalid("model", &format!("`{name}` is neither known nor on offer ({hint})"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crypto::{Network, SecretKey, Signed, Verified};
+    use protocol::profile::Versions;
+    use protocol::{AgentOffer, ModelOffer, Profile, Speed};
+
+    use super::*;
+
+    /// A peer that offers a model which it calls `name`.
+    fn offering(seed: u8, name: &str, digest: Digest) -> Verified<Profile> {
+        let model =
+            ModelOffer { name: name.to_owned(), digest, manifest: false, engine: "e".to_owned(), context: 1 };
+        let agent = AgentOffer {
+            agent: "a".to_owned(),
+            capability: Capability::text_generation(),
+            model: Some(model),
+            price: Price::default(),
+            speed: Speed::default(),
+            languages: Vec::new(),
+            modalities: Vec::new(),
+            tools: Vec::new(),
+        };
+        let profile = Profile {
+            versions: Versions { min: 1, max: 1 },
+            agents: vec![agent],
+            issued: Timestamp(0),
+            expires: Timestamp(1),
+        };
+        Signed::sign(&Network::default(), &SecretKey::from_seed(&[seed; 32]), profile)
+    }
+
+    #[test]
+    fn a_stranger_cannot_take_over_a_models_name() {
+        let (ours, theirs) = (Digest::of_content(b"ours"), Digest::of_content(b"theirs"));
+        let alone = [offering(1, "foo", ours), offering(2, "foo", ours)];
+        assert_eq!(resolve_model("foo", &alone), Ok(ours));
+        let contested = [offering(1, "foo", ours), offering(2, "foo", theirs)];
+        assert!(matches!(resolve_model("foo", &contested), Err(JobError::Invalid { .. })));
+        assert_eq!(resolve_model(&ours.to_string(), &contested), Ok(ours), "a digest is nobody's to claim");
+        let pinned = models::known::SMOLLM2.digest;
+        assert_eq!(resolve_model("smollm2", &[offering(2, "smollm2", theirs)]), Ok(pinned));
+    }
+
+    #[test]
+    fn a_time_without_end_is_no_overflow() {
+        let request =
+            JobRequest { prompt: Some("x".to_owned()), timeout_s: Some(u64::MAX), ..JobRequest::default() };
+        let spec = request.spec(Timestamp(5), None).unwrap();
+        assert_eq!(spec.limits.deadline, Timestamp(u64::MAX));
+    }
+}

@@ -164,3 +164,33 @@ impl crypto::Payload for Profile {
         codec::decode(bytes).ok().filter(Self::is_bounded).ok_or(Malformed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Capability;
+
+    fn agent(name_len: usize) -> AgentOffer {
+        AgentOffer {
+            agent: "a".repeat(name_len),
+            capability: Capability::text_generation(),
+            model: None,
+            price: Price::default(),
+            speed: Speed::default(),
+            languages: Vec::new(),
+            modalities: Vec::new(),
+            tools: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_fits_a_profile_is_what_others_accept() {
+        assert!(Profile::fits(&vec![agent(AgentOffer::MAX_NAME); Profile::MAX_AGENTS]));
+        assert!(!Profile::fits(&vec![agent(1); Profile::MAX_AGENTS + 1]));
+        assert!(!Profile::fits(&[agent(AgentOffer::MAX_NAME + 1)]));
+        let tools = vec!["t".repeat(AgentOffer::MAX_NAME); AgentOffer::MAX_LIST];
+        let wordy =
+            AgentOffer { tools: tools.clone(), languages: tools.clone(), modalities: tools, ..agent(1) };
+        assert!(!Profile::fits(&vec![wordy; Profile::MAX_AGENTS]), "each is bounded, all are too many bytes");
+    }
+}

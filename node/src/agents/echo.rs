@@ -97,3 +97,26 @@ fn last_text(input: &Input) -> Result<&str, JobError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_any_length_fits_its_frames_and_comes_back_whole() {
+        let word = "é".repeat(Token::MAX_TEXT);
+        let parts: Vec<&str> = pieces(&word).collect();
+        assert!(
+            parts.len() > 1 && parts.iter().all(|part| !part.is_empty() && part.len() <= Token::MAX_TEXT)
+        );
+        assert_eq!(parts.concat(), word);
+        assert_eq!(pieces("").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_rate_that_no_clock_can_keep_is_no_panic() {
+        assert!(pace(0).is_none());
+        assert!(pace(u32::MAX).is_none());
+        assert!(pace(100).is_some());
+    }
+}
