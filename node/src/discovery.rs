@@ -87,13 +87,21 @@ impl Discovery {
         }
     }
 
-    /// Begins a search; without a requirement, for anything on offer.
-    pub(crate) fn search(&mut self, now: Timestamp, asker: Asker, requirement: Option<Requirement>) {
+    /// Begins a search; without a requirement, for anything on offer. Who could be served `here` does not wait long for
+    /// others, and not at all where there are none.
+    pub(crate) fn search(
+        &mut self,
+        now: Timestamp,
+        asker: Asker,
+        requirement: Option<Requirement>,
+        here: bool,
+    ) {
         let key = requirement.as_ref().map_or_else(Key::root, |r| Key::of(&r.capability));
         let known = self.directory.matching(now, requirement.as_ref());
         let recent = self.looked_up.get(&key).is_some_and(|at| now.since(*at) < REFRESH);
         let full = self.searches.len() >= MAX_SEARCHES;
-        if full || (!known.is_empty() && recent) {
+        let alone = here && self.neighbours.is_empty();
+        if full || alone || (!known.is_empty() && recent) {
             return self.actions.push_back(Action::Answer(asker, known));
         }
         // A sample of everything is worth waiting for; a provider that is known need not wait for others.
@@ -105,7 +113,7 @@ impl Discovery {
         };
         let id = self.fresh();
         self.looked_up.insert(key, now);
-        let due = now.after(PATIENCE);
+        let due = now.after(if here { LINGER } else { PATIENCE });
         self.searches.insert(id, Search { asker, requirement, looking: true, awaited: BTreeSet::new(), due });
         self.actions.push_back(Action::Lookup(id, key));
         let neighbours: Vec<_> = self.neighbours.iter().copied().take(NEIGHBOURS).collect();

@@ -122,8 +122,7 @@ impl Driver {
                 self.peer.handle(now, Event::Command(event::Command::Cancel { job }));
             }
             Command::Find(capability, reply) => {
-                let requirement = capability.map(any);
-                self.discovery.search(now, Asker::User(reply), requirement);
+                self.search(now, Asker::User(reply), capability.map(any));
             }
             Command::Known(reply) => {
                 // An asker that is gone needs no answer.
@@ -263,7 +262,7 @@ impl Driver {
             Output::Announce { root, announcement } => self.announce(&root, &announcement),
             Output::Block { peer } => self.block(peer),
             Output::Discover { query, requirement } => {
-                self.discovery.search(now, Asker::Peer(query), requirement);
+                self.search(now, Asker::Peer(query), requirement);
             }
             Output::Frame { to, side, frame } => self.send(now, to, side, &frame),
             Output::Notify { job, event } => self.notify(now, job, event),
@@ -274,6 +273,12 @@ impl Driver {
             Output::Run(run) => self.start(now, *run),
         }
         Ok(())
+    }
+
+    fn search(&mut self, now: Timestamp, asker: Asker, requirement: Option<Requirement>) {
+        let offers = self.agents.offers();
+        let here = offers.iter().any(|offer| requirement.as_ref().is_none_or(|wanted| offer.meets(wanted)));
+        self.discovery.search(now, asker, requirement, here);
     }
 
     fn discover(&mut self, now: Timestamp, action: Action) {
