@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io::{Write, stdout};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use inference::{Chat, Engine, Message, Model, Prompt, Request, Sampling, Step};
+use inference::{Chat, Message, Prompt, Request, Sampling, Step};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -21,15 +21,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seed = arguments.next().map_or(Ok(0), |text| text.parse())?;
 
     let start = Instant::now();
-    let model = Model::load(file.as_ref())?;
+    let model = inference::load(file.as_ref())?;
     eprintln!("{:?}\n{} loaded in {:.2?}", model.card(), model.profile(), start.elapsed());
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
     let chat = Chat { messages: vec![Message::new("user", question)], now };
     let prompt = model.prompt(&Prompt::Chat(chat))?;
-    stream(&model, &Request::new(prompt, Sampling { max_tokens, seed, ..Sampling::default() }))
+    stream(model.as_ref(), &Request::new(prompt, Sampling { max_tokens, seed, ..Sampling::default() }))
 }
 
-fn stream(model: &Model, request: &Request) -> Result<(), Box<dyn Error>> {
+fn stream(model: &dyn inference::Engine, request: &Request) -> Result<(), Box<dyn Error>> {
     let (start, mut first) = (Instant::now(), None);
     for step in model.generate(request)? {
         match step? {

@@ -1,8 +1,8 @@
 //! What an engine must be able to do, and what follows from it.
 //!
-//! An engine brings five things: a [`ModelCard`], the id of its numerics, a [`Vocabulary`], a chat template, and
-//! [`Sequence`]s that turn tokens into logits. Everything else (prompts, generation, replay, speed) is derived here
-//! from those, once, so that two engines can differ in nothing but their numbers.
+//! An engine brings three things: the [`Description`] of its model, the id of its numerics, and [`Sequence`]s that turn
+//! tokens into logits. Everything else (prompts, generation, replay, speed) is derived here from those, once, so that
+//! two engines can differ in nothing but their numbers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::chat::{Chat, ChatTemplate, TemplateError};
 use crate::generation::Generation;
-use crate::model::ModelCard;
+use crate::model::{Description, ModelCard};
 use crate::replay::{Claim, Replaying};
 use crate::sample::{Sampling, SamplingError};
 use crate::tokens::{TokenizerError, Vocabulary};
@@ -104,33 +104,67 @@ pub enum GenerateError {
 #[error("the model could not be evaluated: {0}; if it recurs, fetch the model file again")]
 pub struct ForwardError(pub String);
 
+/// What an engine says after a token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Position {
+    /// A number for each token of the vocabulary: how well it would follow.
+    pub logits: Vec<f32>,
+    /// The hidden state that the logits were made of, from engines that commit to it.
+    pub state: Option<Vec<f32>>,
+}
+
 /// One sequence with its own cache of what it has read; dropping it frees the cache.
 pub trait Sequence: Send {
-    /// Reads `tokens` (never none) after those read before, and gives the logits for what follows the last one.
+    /// Reads `tokens` (never none) after those read before, and gives what follows the last one.
     ///
-    /// The bits of the logits depend on how a sequence was cut into calls. Whoever wants them again cuts alike.
-    fn forward(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError>;
+    /// Unless the engine is exact, the bits of the logits depend on how a sequence was cut into calls. Whoever wants
+    /// them again cuts alike.
+    fn forward(&mut self, tokens: &[u32]) -> Result<Position, ForwardError>;
+
+    /// Reads `tokens` and gives what follows each, as if they had been read one by one.
+    fn forward_all(&mut self, tokens: &[u32]) -> Result<Vec<Position>, ForwardError> {
+        tokens.iter().map(|&token| self.forward(&[token])).collect()
+    }
 }
 
 /// A model that can be asked. Shared as `Arc<dyn Engine>`.
 pub trait Engine: Send + Sync + fmt::Debug {
-    /// What model this is.
-    fn card(&self) -> &ModelCard;
+    /// What model this is, and how text becomes its tokens.
+    fn description(&self) -> &Description;
 
     /// The id of this engine's numerics: two engines with one id give the same tokens for the same request.
     fn profile(&self) -> &str;
 
-    /// How many prompt tokens are read in one step; part of the profile.
-    fn chunk(&self) -> usize;
+    /// Whether logits depend on nothing but the tokens before them, on every machine with this profile.
+    fn is_exact(&self) -> bool {
+        false
+    }
 
-    /// The model's tokens.
-    fn vocabulary(&self) -> &Arc<Vocabulary>;
-
-    /// The model's chat template.
-    fn template(&self) -> &ChatTemplate;
+    /// How many tokens of an answer a replay reads in one step.
+    fn stride(&self) -> usize {
+        1
+    }
 
     /// A new, empty sequence.
     fn sequence(&self) -> Box<dyn Sequence>;
+
+    /// How many prompt tokens are read in one step; part of the profile unless the engine is exact.
+    fn chunk(&self) -> usize;
+
+    /// What model this is.
+    fn card(&self) -> &ModelCard {
+        &self.description().card
+    }
+
+    /// The model's tokens.
+    fn vocabulary(&self) -> &Arc<Vocabulary> {
+        &self.description().vocabulary
+    }
+
+    /// The model's chat template.
+    fn template(&self) -> &ChatTemplate {
+        &self.description().template
+    }
 
     /// The text of a chat, as the model reads it.
     fn render(&self, chat: &Chat) -> Result<String, PromptError> {
@@ -170,7 +204,7 @@ pub trait Engine: Send + Sync + fmt::Debug {
     fn generate(&self, request: &Request) -> Result<Generation, GenerateError> {
         request.sampling.validate()?;
         self.fits(&request.prompt, &request.answered)?;
-        Ok(Generation::new(self.reading(&request.prompt), request, self.vocabulary(), self.card().context))
+        Ok(Generation::new(self.reading(&request.prompt), request, self.description()))
     }
 
     /// Begins a check of a claimed answer; nothing is computed until it is asked for its first step.
@@ -179,12 +213,18 @@ pub trait Engine: Send + Sync + fmt::Debug {
         // The last token of an answer is judged, never read, so an answer may fill the context.
         self.fits(&claim.prompt, claim.answer.split_last().map_or(&[], |(_, read)| read))?;
         known(&claim.answer, self.card().vocabulary)?;
-        Ok(Replaying::new(self.reading(&claim.prompt), claim, self.vocabulary(), self.card().context))
+        Ok(Replaying::new(self.reading(&claim.prompt), claim, self.description()))
     }
 
     /// A sequence about to read a prompt in this engine's chunks.
     fn reading(&self, prompt: &[u32]) -> Reading {
-        Reading { sequence: self.sequence(), prompt: prompt.to_vec(), chunk: self.chunk().max(1), done: 0 }
+        Reading {
+            sequence: self.sequence(),
+            prompt: prompt.to_vec(),
+            chunk: self.chunk().max(1),
+            stride: self.stride().max(1),
+            done: 0,
+        }
     }
 
     /// Measures this machine with a short greedy run: one full chunk of prompt, a few tokens of answer.
@@ -194,29 +234,31 @@ pub trait Engine: Send + Sync + fmt::Debug {
         let prompt: Vec<_> = (0..length).map(|at| (at * 31 % vocabulary) as u32).collect();
         let mut sequence = self.sequence();
         let start = Instant::now();
-        let mut logits = sequence.forward(&prompt)?;
+        let mut logits = sequence.forward(&prompt)?.logits;
         let prefill = start.elapsed();
         let start = Instant::now();
         for _ in 0..MEASURED_TOKENS {
-            logits = sequence.forward(&[greedy().choose(&logits, &prompt, &[])])?;
+            logits = sequence.forward(&[greedy().choose(&logits, &prompt, &[])])?.logits;
         }
         Ok(Speed { prefill: rate(length, prefill), decode: rate(MEASURED_TOKENS, start.elapsed()) })
     }
 }
 
-/// A prompt on its way into a sequence, one chunk a step, and after it the answer, one token a step.
+/// A prompt on its way into a sequence, one chunk a step, and after it the answer.
 ///
-/// Generation and replay both read through it: that is what makes their shapes, and so their bits, the same.
+/// Generation and replay both read through it: for engines whose bits depend on the shapes of reading, that is what
+/// makes the shapes, and so the bits, the same.
 pub struct Reading {
     sequence: Box<dyn Sequence>,
     prompt: Vec<u32>,
     chunk: usize,
+    stride: usize,
     done: usize,
 }
 
 impl Reading {
-    /// Reads the next chunk; its logits, or none when the whole prompt has been read.
-    pub fn chunk(&mut self) -> Option<Result<Vec<f32>, ForwardError>> {
+    /// Reads the next chunk; what follows it, or none when the whole prompt has been read.
+    pub fn chunk(&mut self) -> Option<Result<Position, ForwardError>> {
         let end = self.prompt.len().min(self.done + self.chunk);
         let chunk = self.prompt.get(self.done..end).filter(|chunk| !chunk.is_empty())?;
         self.done = end;
@@ -224,8 +266,13 @@ impl Reading {
     }
 
     /// Reads one token of the answer.
-    pub fn token(&mut self, id: u32) -> Result<Vec<f32>, ForwardError> {
+    pub fn token(&mut self, id: u32) -> Result<Position, ForwardError> {
         self.sequence.forward(&[id])
+    }
+
+    /// Reads the first of some known tokens of the answer, as many as suit the engine; what follows each.
+    pub fn tokens(&mut self, ids: &[u32]) -> Result<Vec<Position>, ForwardError> {
+        self.sequence.forward_all(&ids[..ids.len().min(self.stride)])
     }
 
     /// How many prompt tokens have been read.

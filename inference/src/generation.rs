@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use crypto::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{GenerateError, Reading, Request};
+use crate::commitment::Commitment;
+use crate::engine::{GenerateError, Position, Reading, Request};
+use crate::model::Description;
 use crate::sample::Sampling;
 use crate::tokens::{Detokenizer, StopFilter, Vocabulary};
 
@@ -40,6 +43,8 @@ pub enum Step {
         id: u32,
         /// The text it completes: the texts of all tokens and `rest` are the answer. May be empty.
         text: String,
+        /// With the last token of each segment, what an exact engine commits to; see [`commitment`](crate::commitment).
+        activations: Option<Digest>,
     },
 }
 
@@ -62,48 +67,44 @@ pub struct Generation {
     sampling: Sampling,
     vocabulary: Arc<Vocabulary>,
     text: AnswerText,
-    /// Tokens answered before this generation that are still to be read.
-    given: std::vec::IntoIter<u32>,
+    /// Tokens answered before this generation.
+    given: Vec<u32>,
     answer: Vec<u32>,
     /// The most tokens that the answer may have.
     limit: usize,
-    /// The logits that the next token is drawn from.
-    logits: Option<Vec<f32>>,
+    /// What the next token is drawn from.
+    position: Option<Position>,
+    commitment: Commitment,
     /// The answer's last token, drawn and not yet read.
     unread: Option<u32>,
     over: bool,
 }
 
 impl Generation {
-    pub(crate) fn new(
-        reading: Reading,
-        request: &Request,
-        vocabulary: &Arc<Vocabulary>,
-        context: usize,
-    ) -> Self {
+    pub(crate) fn new(reading: Reading, request: &Request, description: &Description) -> Self {
+        let vocabulary = &description.vocabulary;
         Self {
-            limit: answer_limit(&request.sampling, request.prompt.len(), context),
+            limit: answer_limit(&request.sampling, request.prompt.len(), description.card.context),
             reading,
             sampling: request.sampling.clone(),
             vocabulary: Arc::clone(vocabulary),
             text: AnswerText::new(vocabulary, &request.sampling),
-            given: request.answered.clone().into_iter(),
+            given: request.answered.clone(),
             answer: Vec::new(),
-            logits: None,
+            position: None,
+            commitment: Commitment::default(),
             unread: None,
             over: false,
         }
     }
 
     fn step(&mut self) -> Result<Step, GenerateError> {
-        if let Some(logits) = self.reading.chunk() {
-            self.logits = Some(logits?);
+        if let Some(position) = self.reading.chunk() {
+            self.position = Some(position?);
             return Ok(self.prefilled());
         }
-        if let Some(id) = self.given.next() {
-            self.text.push(id);
-            self.answer.push(id);
-            self.logits = Some(self.reading.token(id)?);
+        if self.answer.len() < self.given.len() {
+            self.take_over()?;
             return Ok(self.prefilled());
         }
         if self.text.stopped() {
@@ -115,23 +116,37 @@ impl Generation {
         self.draw()
     }
 
+    /// Reads some of what was answered before.
+    fn take_over(&mut self) -> Result<(), GenerateError> {
+        let read = self.reading.tokens(&self.given[self.answer.len()..])?;
+        for next in read {
+            let id = self.given[self.answer.len()];
+            self.text.push(id);
+            self.answer.push(id);
+            let drawn_from = self.position.replace(next).unwrap_or_default();
+            self.commitment.push(drawn_from.state.as_deref());
+        }
+        Ok(())
+    }
+
     fn draw(&mut self) -> Result<Step, GenerateError> {
-        let logits = match self.unread.take() {
+        let position = match self.unread.take() {
             Some(id) => self.reading.token(id)?,
-            None => self.logits.take().unwrap_or_default(),
+            None => self.position.take().unwrap_or_default(),
         };
-        let id = self.sampling.choose(&logits, self.reading.prompt(), &self.answer);
+        let id = self.sampling.choose(&position.logits, self.reading.prompt(), &self.answer);
         if self.vocabulary.is_end(id) {
             return Ok(self.finished(FinishReason::EndOfText));
         }
         let index = self.answer.len() as u64;
         self.answer.push(id);
         self.unread = Some(id);
-        Ok(Step::Token { index, id, text: self.text.push(id) })
+        let activations = self.commitment.push(position.state.as_deref());
+        Ok(Step::Token { index, id, text: self.text.push(id), activations })
     }
 
     fn prefilled(&self) -> Step {
-        let of = self.reading.prompt().len() + self.answer.len() + self.given.len();
+        let of = self.reading.prompt().len() + self.given.len();
         Step::Prefilled { done: (self.reading.done() + self.answer.len()) as u32, of: of as u32 }
     }
 

@@ -22,6 +22,17 @@ pub enum LoadError {
         /// Which number.
         what: String,
     },
+    /// The exact engine was asked for and has no code for something in the file.
+    #[error(
+        "the exact engine does not cover this file ({what}); leave the choice of the engine open, or take another model"
+    )]
+    NotExact {
+        /// What it lacks.
+        what: String,
+    },
+    /// A path through the kernels that cannot be taken.
+    #[error(transparent)]
+    Kernel(#[from] crate::exact::KernelError),
     /// The file could not be read.
     #[error("the model file cannot be read ({0}); check the path and its permissions")]
     Io(#[source] io::Error),
@@ -52,8 +63,8 @@ pub enum LoadError {
     UnsupportedWeights {
         /// The tensor.
         tensor: String,
-        /// The number of its type.
-        kind: u32,
+        /// Its type.
+        kind: String,
     },
     /// A version of the format that is not 2 or 3.
     #[error("GGUF version {version} is not supported; convert the file to version 3")]
@@ -203,7 +214,7 @@ impl<R: BufRead + Seek> Header<'_, R> {
         let kind = self.u32()?;
         let start = self.u64()?;
         let Some((block, bytes)) = block(kind) else {
-            return Err(LoadError::UnsupportedWeights { tensor: name, kind });
+            return Err(LoadError::UnsupportedWeights { tensor: name, kind: kind.to_string() });
         };
         if !row.is_multiple_of(block) || !start.is_multiple_of(alignment) {
             return hostile(format!("tensor `{name}` is not aligned to its blocks"));

@@ -12,24 +12,28 @@
 //! | [`math`] | `ln` and `exp` with the same bits everywhere |
 //! | [`replay`] | was this answer drawn from this model? |
 //! | [`worker`] | one thread that computes for many jobs, fairly |
-//! | [`model`] | a GGUF file as an engine, on candle's kernels; [`gguf`], the look at a file that nobody trusts yet |
+//! | [`commitment`] | what an exact engine commits to, 32 bytes a segment |
+//! | [`model`] | a GGUF file as an engine; [`gguf`], the look at a file that nobody trusts yet |
+//! | [`exact`] | the engine whose logits are the same everywhere: kernels, cache, families |
+//! | [`candle_engine`] | candle's own models, for families that the exact engine does not know |
 //! | [`tokens`] | text to tokens and back, characters whole, stop texts found |
+//! | [`bench`] | how fast an engine is here, and a digest of its logits |
 //! | [`chat`] | messages to one text, by the model's template |
 //! | [`kernels`] | which arithmetic this machine has: a word in the profile |
 //! | `tiny` | (feature `tiny`) a small model without meaning, for tests |
 //!
 //! # What is promised
 //!
-//! Sampling is exact: the same logits give the same token on every machine. Logits are exact *within one profile*
-//! (version of candle, class of instruction set, size of a prompt chunk): there a replay agrees at every position,
-//! at any number of threads. Across profiles, candle rounds differently, near ties may flip, and a replay reports
-//! by what margin: such an answer can be *consistent*, not exact. An engine whose logits are the same everywhere
-//! is to come; it will be another implementation of [`Engine`], and nothing else will change.
+//! Sampling is exact: the same logits give the same token on every machine. Logits of the exact engine
+//! ([`exact`], profile `exact-1`) are too: whatever the machine, the number of threads, the instruction set, the
+//! shape of a pass. So an answer can be computed again, anywhere, and is equal or not this model's. For other families
+//! candle computes; there logits are the same *within one profile* only (version of candle, class of instruction set,
+//! size of a prompt chunk), and across profiles a replay reports by what margin it differs.
 //!
 //! # Invariants
 //!
 //! 1. A step is at most one chunk of a prompt or one token. Dropping a [`Generation`] cancels it.
-//! 2. Generation and replay read through the same [`engine::Reading`], so their shapes are equal.
+//! 2. Generation and replay read through the same [`engine::Reading`], so where shapes matter they are equal.
 //! 3. The noise of a token is a function of seed, choice, output index and token id only, so an answer that one
 //!    peer began another continues.
 //! 4. The concatenation of the texts of an answer's steps is the answer: what was given out is never taken back.
@@ -38,10 +42,10 @@
 //! # From a file to text
 //!
 //! ```no_run
-//! use inference::{Chat, Engine, Message, Model, Prompt, Request, Sampling, Step};
+//! use inference::{Chat, Message, Prompt, Request, Sampling, Step};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let model = Model::load("model.gguf".as_ref())?;
+//! let model = inference::load("model.gguf".as_ref())?;
 //! let chat = Chat { messages: vec![Message::new("user", "Why is the sky blue?")], now: 0 };
 //! let prompt = model.prompt(&Prompt::Chat(chat))?;
 //! let mut answer = String::new();
@@ -56,8 +60,12 @@
 //! # }
 //! ```
 
+pub mod bench;
+pub mod candle_engine;
 pub mod chat;
+pub mod commitment;
 pub mod engine;
+pub mod exact;
 pub mod generation;
 pub mod gguf;
 pub mod kernels;
@@ -71,10 +79,12 @@ pub mod tokens;
 pub mod worker;
 
 pub use chat::{Chat, Message, TemplateError};
-pub use engine::{Engine, ForwardError, GenerateError, Prompt, PromptError, Request, Sequence, Speed};
+pub use engine::{
+    Engine, ForwardError, GenerateError, Position, Prompt, PromptError, Request, Sequence, Speed,
+};
 pub use generation::{FinishReason, Generation, Step};
 pub use gguf::LoadError;
-pub use model::{Model, ModelCard};
+pub use model::{Description, EngineChoice, Loading, ModelCard, load, load_exactly, load_with};
 pub use replay::{Claim, Replay, ReplayStep, Replaying};
 pub use sample::{Sampling, SamplingError};
 pub use worker::{Event, Flow, Job, SubmitError, Worker};

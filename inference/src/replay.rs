@@ -1,14 +1,20 @@
 //! Was this answer drawn from this model? The check that makes a receipt worth something.
 //!
-//! The claimed tokens are fed to the model in the very shapes of generation (the prompt in chunks, then one token
-//! a step), and before each one the sampler draws again. On the build and instruction set that generated the
-//! answer every position agrees, bit for bit. Elsewhere rounding may flip a near tie, and the margin says how
-//! near: the sampling noise is known, so an honest flip is small and another model's token is not.
+//! The claimed tokens are fed to the model, and before each one the sampler draws again. On an exact engine many
+//! tokens are read in one pass, and every position agrees, bit for bit, or the answer was not drawn from this model.
+//! Other engines read in the very shapes of generation (the prompt in chunks, then one token a step) and agree on the
+//! build and instruction set that generated the answer. Elsewhere rounding may flip a near tie, and the margin says
+//! how near: the sampling noise is known, so an honest flip is small and another model's token is not.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::engine::{GenerateError, Reading};
+use crypto::Digest;
+
+use crate::commitment::Commitment;
+use crate::engine::{GenerateError, Position, Reading};
 use crate::generation::{AnswerText, FinishReason, answer_limit};
+use crate::model::Description;
 use crate::sample::{Judgement, Sampling};
 use crate::tokens::Vocabulary;
 
@@ -23,6 +29,8 @@ pub struct Claim {
     pub sampling: Sampling,
     /// Why the answer is said to end; none when it was broken off.
     pub finish: Option<FinishReason>,
+    /// What was committed to with each full segment, in order; empty when nothing was.
+    pub activations: Vec<Digest>,
 }
 
 /// What a replay found.
@@ -38,15 +46,19 @@ pub struct Replay {
     pub worst_margin: f32,
     /// Whether the answer ends where and as claimed; none when nothing was claimed.
     pub finish_agrees: Option<bool>,
+    /// The first segment whose hidden states are others than were committed to. The commitments must be as many as
+    /// the answer has full segments, or the first that is missing or too many counts. None where nothing was claimed,
+    /// or the engine does not commit.
+    pub first_segment: Option<u32>,
     /// The positions that differ, at most [`MAX_DIFFERENCES`] of them.
     pub differences: Vec<Difference>,
 }
 
 impl Replay {
-    /// Whether every position and the ending agree.
+    /// Whether every position, the ending and the commitments agree.
     #[must_use]
     pub fn exact(&self) -> bool {
-        self.agree == self.of && self.finish_agrees != Some(false)
+        self.agree == self.of && self.finish_agrees != Some(false) && self.first_segment.is_none()
     }
 }
 
@@ -85,7 +97,10 @@ pub struct Replaying {
     vocabulary: Arc<Vocabulary>,
     text: AnswerText,
     limit: usize,
-    logits: Vec<f32>,
+    /// What the next tokens are drawn from, as far as it has been computed.
+    ready: VecDeque<Position>,
+    commitment: Commitment,
+    segments: u32,
     /// Where a stop text was complete.
     stopped: Option<usize>,
     checked: usize,
@@ -94,14 +109,17 @@ pub struct Replaying {
 }
 
 impl Replaying {
-    pub(crate) fn new(reading: Reading, claim: &Claim, vocabulary: &Arc<Vocabulary>, context: usize) -> Self {
+    pub(crate) fn new(reading: Reading, claim: &Claim, description: &Description) -> Self {
+        let vocabulary = &description.vocabulary;
         Self {
-            limit: answer_limit(&claim.sampling, claim.prompt.len(), context),
+            limit: answer_limit(&claim.sampling, claim.prompt.len(), description.card.context),
             reading,
             claim: claim.clone(),
             vocabulary: Arc::clone(vocabulary),
             text: AnswerText::new(vocabulary, &claim.sampling),
-            logits: Vec::new(),
+            ready: VecDeque::new(),
+            commitment: Commitment::default(),
+            segments: 0,
             stopped: None,
             checked: 0,
             found: Replay { of: claim.answer.len() as u32, ..Replay::default() },
@@ -120,29 +138,49 @@ impl Replaying {
     }
 
     fn step(&mut self) -> Result<ReplayStep, GenerateError> {
-        if let Some(logits) = self.reading.chunk() {
-            self.logits = logits?;
+        if let Some(position) = self.reading.chunk() {
+            self.ready = VecDeque::from([position?]);
             return Ok(self.progress());
         }
-        if let Some(&claimed) = self.claim.answer.get(self.checked) {
-            self.check(claimed);
-            self.checked += 1;
-            // The last token is read only if the claimed ending depends on what would follow it.
-            if self.checked < self.claim.answer.len() || self.ends_by_token() {
-                self.logits = self.reading.token(claimed)?;
-            }
+        if self.checked < self.claim.answer.len() {
+            self.read_on()?;
             return Ok(self.progress());
         }
+        self.check_segments();
         self.found.finish_agrees = self.claim.finish.map(|reason| self.check_ending(reason));
         self.over = true;
         Ok(ReplayStep::Finished(std::mem::take(&mut self.found)))
     }
 
-    fn check(&mut self, claimed: u32) {
-        let mut judgement = self.judge(self.checked, claimed);
+    /// Reads some more of the answer and checks as far as that goes. `ready` begins with what the next token to check
+    /// is drawn from; the last token is read only if the claimed ending depends on what would follow it.
+    fn read_on(&mut self) -> Result<(), GenerateError> {
+        let length = self.claim.answer.len();
+        let end = length - usize::from(!self.ends_by_token());
+        let unread = self.claim.answer.get(self.checked + self.ready.len() - 1..end).unwrap_or_default();
+        let mut left = unread.len();
+        if left > 0 {
+            let read = self.reading.tokens(unread)?;
+            left -= read.len();
+            self.ready.extend(read);
+        }
+        while self.checked < length && self.ready.len() > usize::from(left > 0) {
+            let Some(position) = self.ready.pop_front() else { break };
+            self.check(&position);
+            self.checked += 1;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, position: &Position) {
+        let claimed = self.claim.answer[self.checked];
+        let mut judgement = self.judge(position, self.checked, claimed);
         if self.vocabulary.is_end(claimed) {
             // Drawn or not, an honest answer does not have it.
             judgement.margin = f64::INFINITY;
+        }
+        if let Some(digest) = self.commitment.push(position.state.as_deref()) {
+            self.check_segment(digest);
         }
         self.text.push(claimed);
         if self.text.stopped() && self.stopped.is_none() {
@@ -152,6 +190,21 @@ impl Replaying {
             self.found.agree += 1;
         } else {
             self.differs(claimed, judgement);
+        }
+    }
+
+    fn check_segment(&mut self, digest: Digest) {
+        let claimed = self.claim.activations.get(self.segments as usize);
+        if !self.claim.activations.is_empty() && claimed != Some(&digest) {
+            self.found.first_segment = self.found.first_segment.or(Some(self.segments));
+        }
+        self.segments += 1;
+    }
+
+    /// Commitments beyond the answer's segments are as wrong as others.
+    fn check_segments(&mut self) {
+        if self.commitment.is_made() && self.claim.activations.len() > self.segments as usize {
+            self.found.first_segment = self.found.first_segment.or(Some(self.segments));
         }
     }
 
@@ -179,7 +232,8 @@ impl Replaying {
 
     /// By how much the likeliest token that ends the text lost; zero when one was drawn.
     fn end_margin(&self) -> f64 {
-        let margins = self.vocabulary.ends().map(|end| self.judge(self.checked, end).margin);
+        let Some(position) = self.ready.front() else { return f64::INFINITY };
+        let margins = self.vocabulary.ends().map(|end| self.judge(position, self.checked, end).margin);
         margins.fold(f64::INFINITY, f64::min)
     }
 
@@ -190,9 +244,9 @@ impl Replaying {
             && self.stopped.is_none()
     }
 
-    fn judge(&self, position: usize, claimed: u32) -> Judgement {
-        let before = &self.claim.answer[..position];
-        self.claim.sampling.judge(&self.logits, self.reading.prompt(), before, claimed)
+    fn judge(&self, position: &Position, index: usize, claimed: u32) -> Judgement {
+        let before = &self.claim.answer[..index];
+        self.claim.sampling.judge(&position.logits, self.reading.prompt(), before, claimed)
     }
 
     fn progress(&self) -> ReplayStep {

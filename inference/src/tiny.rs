@@ -16,8 +16,12 @@ use crate::tokens::byte_characters;
 /// Families that a tiny model can belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TinyArchitecture {
+    /// Gemma 3.
+    Gemma3,
     /// Llama.
     Llama,
+    /// Qwen 2.
+    Qwen2,
     /// Qwen 3.
     Qwen3,
 }
@@ -40,7 +44,9 @@ pub fn write_tiny_as(path: &Path, seed: u64, architecture: TinyArchitecture) -> 
 
 fn metadata(architecture: TinyArchitecture) -> Vec<(String, Value)> {
     let family = match architecture {
+        TinyArchitecture::Gemma3 => "gemma3",
         TinyArchitecture::Llama => "llama",
+        TinyArchitecture::Qwen2 => "qwen2",
         TinyArchitecture::Qwen3 => "qwen3",
     };
     let text = |value: &str| Value::String(value.to_owned());
@@ -56,6 +62,7 @@ fn metadata(architecture: TinyArchitecture) -> Vec<(String, Value)> {
         ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
         ("rope.dimension_count", number(WIDTH / HEADS)),
         ("rope.freq_base", Value::F32(10_000.0)),
+        ("attention.sliding_window", number(WINDOW)),
     ];
     let general = [
         ("general.architecture", text(family)),
@@ -120,10 +127,19 @@ impl Weights {
         for name in ["attn_norm", "ffn_norm"] {
             self.add(&format!("{layer}.{name}.weight"), &[WIDTH], 0.5)?;
         }
-        if architecture == TinyArchitecture::Qwen3 {
-            for name in ["attn_q_norm", "attn_k_norm"] {
-                self.add(&format!("{layer}.{name}.weight"), &[WIDTH / HEADS], 0.5)?;
-            }
+        let norms = matches!(architecture, TinyArchitecture::Qwen3 | TinyArchitecture::Gemma3);
+        for name in ["attn_q_norm", "attn_k_norm"].iter().filter(|_| norms) {
+            self.add(&format!("{layer}.{name}.weight"), &[WIDTH / HEADS], 0.5)?;
+        }
+        let biases = architecture == TinyArchitecture::Qwen2;
+        for (name, width) in
+            [("attn_q", WIDTH), ("attn_k", narrow), ("attn_v", narrow)].iter().filter(|_| biases)
+        {
+            self.add(&format!("{layer}.{name}.bias"), &[*width], 0.5)?;
+        }
+        let norms_after = architecture == TinyArchitecture::Gemma3;
+        for name in ["post_attention_norm", "post_ffw_norm"].iter().filter(|_| norms_after) {
+            self.add(&format!("{layer}.{name}.weight"), &[WIDTH], 0.5)?;
         }
         Ok(())
     }
@@ -158,8 +174,10 @@ const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 const MERGES: [(&str, &str); 8] =
     [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("a", "n"), ("Ġ", "a"), ("e", "r"), ("o", "u")];
 const CONTEXT: usize = 512;
+/// Positions that a local layer of Gemma 3 sees; other families have none.
+const WINDOW: usize = 20;
 const WIDTH: usize = 64;
 const HIDDEN: usize = 128;
 const LAYERS: usize = 2;
-const HEADS: usize = 4;
-const SHARED_HEADS: usize = 2;
+const HEADS: usize = 2;
+const SHARED_HEADS: usize = 1;

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use inference::{Chat, Claim, Engine, FinishReason, Message, Model, Prompt, Request, Sampling, Step};
+use inference::{Chat, Claim, FinishReason, Message, Prompt, Request, Sampling, Step};
 
 fn model_file() -> Option<PathBuf> {
     let named = std::env::var_os("LLAMESH_TEST_MODEL").map(PathBuf::from);
@@ -27,8 +27,8 @@ fn the_default_model_knows_a_capital_and_its_answer_replays() {
         );
         return;
     };
-    let model = Model::load(&path).unwrap();
-    assert_eq!((model.card().vocabulary, model.card().context), (49_152, 4_096));
+    let model = inference::load(&path).unwrap();
+    assert_eq!((model.card().vocabulary, model.card().context), (49_152, 8_192));
 
     let plain = model.tokenize("Hello world 2025<|im_end|>").unwrap();
     let names: Vec<_> = plain.iter().map(|&id| model.vocabulary().decode(&[id])).collect();
@@ -59,7 +59,13 @@ fn the_default_model_knows_a_capital_and_its_answer_replays() {
     assert_eq!(text, "The capital of France is Paris.");
     assert_eq!(finish, Some(FinishReason::EndOfText));
 
-    let claim = Claim { prompt: request.prompt, answer: ids, sampling: request.sampling, finish };
+    let claim = Claim {
+        prompt: request.prompt,
+        answer: ids,
+        sampling: request.sampling,
+        finish,
+        activations: Vec::new(),
+    };
     let replay = model.replay(&claim).unwrap().complete().unwrap();
     assert!(replay.exact() && replay.worst_margin == 0.0, "{replay:?}");
 }

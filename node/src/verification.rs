@@ -151,7 +151,13 @@ fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Cl
         Finish::Length => FinishReason::Length,
         Finish::Stop => FinishReason::Stop,
     });
-    Ok(Claim { prompt, answer, sampling: model::sampling(&receipt.sampling), finish })
+    Ok(Claim {
+        prompt,
+        answer,
+        sampling: model::sampling(&receipt.sampling),
+        finish,
+        activations: Vec::new(),
+    })
 }
 
 /// The text that was delivered must be the text of the tokens: ids alone could be right under a forged text.

@@ -1,7 +1,8 @@
-//! A tiny model end to end: load, answer, replay, and files that must not load.
+//! Tiny models end to end, on both engines: load, answer, replay, and files that must not load.
 
 use std::path::PathBuf;
 
+use candle_transformers::models::quantized_llama;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -13,23 +14,32 @@ use crate::sample::Sampling;
 use crate::tiny::{TinyArchitecture, write_tiny, write_tiny_as};
 use crate::{Chat, Message};
 
-fn tiny_as(architecture: TinyArchitecture) -> Model {
+fn tiny_as(architecture: TinyArchitecture, engine: EngineChoice) -> Arc<dyn Engine> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     write_tiny_as(&path, 7, architecture).unwrap();
-    Model::load(&path).unwrap()
+    load_with(&path, Loading { engine, threads: Some(2), kernel: None }).unwrap()
 }
 
-fn tiny() -> Model {
-    tiny_as(TinyArchitecture::Llama)
+fn tiny() -> Arc<dyn Engine> {
+    tiny_as(TinyArchitecture::Llama, EngineChoice::Best)
+}
+
+/// A tiny model of each family on each engine that has it.
+fn all() -> impl Iterator<Item = Arc<dyn Engine>> {
+    let exact =
+        [TinyArchitecture::Llama, TinyArchitecture::Qwen2, TinyArchitecture::Qwen3, TinyArchitecture::Gemma3];
+    let exact = exact.into_iter().map(|family| tiny_as(family, EngineChoice::Exact));
+    let candle = [TinyArchitecture::Llama, TinyArchitecture::Qwen3];
+    exact.chain(candle.into_iter().map(|family| tiny_as(family, EngineChoice::Candle)))
 }
 
 /// The file's ids and the reason of an answer.
-fn answer(model: &Model, request: &Request) -> (Vec<u32>, String, FinishReason) {
+fn answer(model: &dyn Engine, request: &Request) -> (Vec<u32>, String, FinishReason) {
     let (mut ids, mut answer) = (Vec::new(), String::new());
     for step in model.generate(request).unwrap() {
         match step.unwrap() {
-            Step::Token { index, id, text } => {
+            Step::Token { index, id, text, .. } => {
                 assert_eq!(index, (request.answered.len() + ids.len()) as u64);
                 ids.push(id);
                 answer += &text;
@@ -44,7 +54,7 @@ fn answer(model: &Model, request: &Request) -> (Vec<u32>, String, FinishReason) 
     panic!("no last step");
 }
 
-fn request(model: &Model, max_tokens: u32, seed: u64) -> Request {
+fn request(model: &dyn Engine, max_tokens: u32, seed: u64) -> Request {
     let prompt = model.prompt(&Prompt::Text("the thin otter ran over the other one, ".repeat(4))).unwrap();
     Request::new(prompt, Sampling { max_tokens, seed, temperature: 1.0, top_p: 1.0, ..Sampling::default() })
 }
@@ -54,7 +64,7 @@ fn the_card_says_what_the_file_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     write_tiny(&path, 7).unwrap();
-    let model = Model::load(&path).unwrap();
+    let model = load(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(model.card().digest, Digest::of_content(&bytes));
     assert_eq!(model.card().file_size, bytes.len() as u64);
@@ -66,63 +76,60 @@ fn the_card_says_what_the_file_is() {
 fn the_tiny_model_is_the_same_file_everywhere() {
     assert_eq!(
         tiny().card().digest.to_string(),
-        "cc08efe3f1f1a50b2fa043c160fb8b7c75c1c740a30ffc8cf5b7ace0e3d99784"
+        "ad01fcbca3765df0c0d7b608011fc97e50c5e51c4752eb0946f80714182f4c13"
     );
-}
-
-/// The profile names the candle that is compiled in.
-#[test]
-fn the_profile_names_the_locked_version() {
-    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
-    assert!(lock.contains(&format!("name = \"candle-core\"\nversion = \"{CANDLE}\"")));
-    assert!(profile().starts_with("candle-") && profile().ends_with("/prefill-32"));
 }
 
 #[test]
 fn a_generation_repeats_itself_and_its_replay_is_exact() {
-    for architecture in [TinyArchitecture::Llama, TinyArchitecture::Qwen3] {
-        let model = tiny_as(architecture);
-        let request = request(&model, 40, 5);
-        assert!(request.prompt.len() > 2 * CHUNK, "several chunks are read");
-        let (ids, text, reason) = answer(&model, &request);
-        assert_eq!((ids.clone(), text, reason), answer(&model, &request));
+    for model in all() {
+        let model = model.as_ref();
+        let request = request(model, 40, 5);
+        assert!(request.prompt.len() > 64, "candle reads several chunks");
+        let (ids, text, reason) = answer(model, &request);
+        assert_eq!((ids.clone(), text, reason), answer(model, &request));
         let claim = Claim {
             prompt: request.prompt.clone(),
             answer: ids.clone(),
             sampling: request.sampling.clone(),
             finish: Some(reason),
+            activations: Vec::new(),
         };
         let replay = model.replay(&claim).unwrap().complete().unwrap();
         assert!(replay.exact() && replay.agree == ids.len() as u32, "{replay:?}");
+        if ids.iter().all(|id| *id == ids[0]) {
+            // Gemma's scaled embeddings make the tiny one repeat itself whatever the noise.
+            continue;
+        }
         let other = Claim { sampling: Sampling { seed: 6, ..claim.sampling.clone() }, ..claim };
-        assert!(!model.replay(&other).unwrap().complete().unwrap().exact());
+        assert!(!model.replay(&other).unwrap().complete().unwrap().exact(), "{ids:?} {model:?}");
     }
 }
 
 /// Chunks must mean what one pass means, up to rounding: a mask that is wrong in the second chunk shows here.
 #[test]
 fn reading_in_chunks_changes_rounding_only() {
-    for architecture in [TinyArchitecture::Llama, TinyArchitecture::Qwen3] {
-        let model = tiny_as(architecture);
+    for model in all() {
+        let model = model.as_ref();
         let tokens: Vec<u32> = (0..90).map(|k| k * 7 % 250).collect();
-        let whole = model.sequence().forward(&tokens).unwrap();
+        let whole = model.sequence().forward(&tokens).unwrap().logits;
         let mut sequence = model.sequence();
-        let chunked = tokens.chunks(CHUNK).map(|chunk| sequence.forward(chunk).unwrap()).last().unwrap();
+        let chunked = tokens.chunks(32).map(|chunk| sequence.forward(chunk).unwrap().logits).last().unwrap();
         let mut sequence = model.sequence();
-        let single = tokens.iter().map(|&token| sequence.forward(&[token]).unwrap()).last().unwrap();
+        let single = tokens.iter().map(|&token| sequence.forward(&[token]).unwrap().logits).last().unwrap();
         for other in [chunked, single] {
             let worst = whole.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 0.5, "{architecture:?}: {worst}");
+            assert!(if model.is_exact() { worst == 0.0 } else { worst < 0.5 }, "{model:?}: {worst}");
         }
     }
 }
 
 #[test]
 fn sequences_of_one_model_do_not_see_each_other() {
-    for architecture in [TinyArchitecture::Llama, TinyArchitecture::Qwen3] {
-        let model = tiny_as(architecture);
-        let (first, second) = (request(&model, 12, 1), request(&model, 12, 2));
-        let alone = [answer(&model, &first).0, answer(&model, &second).0];
+    for model in all() {
+        let model = model.as_ref();
+        let (first, second) = (request(model, 12, 1), request(model, 12, 2));
+        let alone = [answer(model, &first).0, answer(model, &second).0];
         let (mut a, mut b) = (model.generate(&first).unwrap(), model.generate(&second).unwrap());
         let mut together = [Vec::new(), Vec::new()];
         loop {
@@ -143,11 +150,12 @@ fn sequences_of_one_model_do_not_see_each_other() {
 #[test]
 fn another_peer_continues_where_the_first_stopped() {
     let model = tiny();
-    let whole = request(&model, 30, 11);
-    let (ids, text, reason) = answer(&model, &whole);
+    let model = model.as_ref();
+    let whole = request(model, 30, 11);
+    let (ids, text, reason) = answer(model, &whole);
     for cut in [0, 1, ids.len() / 2, ids.len()] {
         let rest = Request { answered: ids[..cut].to_vec(), ..whole.clone() };
-        let (continued, tail, again) = answer(&model, &rest);
+        let (continued, tail, again) = answer(model, &rest);
         assert_eq!((&continued[..], again), (&ids[cut..], reason));
         assert!(text.ends_with(&tail));
     }
@@ -166,13 +174,14 @@ fn a_prompt_that_does_not_fit_is_refused() {
 #[test]
 fn an_answer_ends_at_the_context() {
     let model = tiny();
+    let model = model.as_ref();
     let prompt = vec![50; 509];
     let sampling = Sampling { max_tokens: 100, seed: 1, ..Sampling::default() };
-    let (ids, _, reason) = answer(&model, &Request::new(prompt.clone(), sampling.clone()));
+    let (ids, _, reason) = answer(model, &Request::new(prompt.clone(), sampling.clone()));
     if reason == FinishReason::Length {
         assert_eq!(ids.len(), 3);
     }
-    let claim = Claim { prompt, answer: ids, sampling, finish: Some(reason) };
+    let claim = Claim { prompt, answer: ids, sampling, finish: Some(reason), activations: Vec::new() };
     assert!(model.replay(&claim).unwrap().complete().unwrap().exact());
 }
 
@@ -216,7 +225,7 @@ fn with_number(key: &str, value: u32) -> Vec<u8> {
 }
 
 #[test]
-fn numbers_that_candle_would_trust_are_refused() {
+fn numbers_that_an_engine_would_trust_are_refused() {
     for (key, value) in [
         ("llama.block_count", u32::MAX),
         ("llama.block_count", 0),
@@ -229,11 +238,13 @@ fn numbers_that_candle_would_trust_are_refused() {
         ("llama.context_length", 0),
     ] {
         let (_folder, path) = write(&with_number(key, value));
-        let error = Model::load(&path).unwrap_err();
+        let error = load(&path).unwrap_err();
         assert!(matches!(error, LoadError::Hostile { .. }), "{key} = {value}: {error}");
     }
     let (_folder, path) = write(&with_number("llama.context_length", u32::MAX));
-    assert_eq!(Model::load(&path).unwrap().card().context, quantized_llama::MAX_SEQ_LEN);
+    let candle = load_with(&path, Loading { engine: EngineChoice::Candle, ..Loading::default() });
+    assert_eq!(candle.unwrap().card().context, quantized_llama::MAX_SEQ_LEN, "its table's length");
+    assert_eq!(load(&path).unwrap().card().context, 1 << 17);
 }
 
 #[test]
@@ -242,12 +253,12 @@ fn other_architectures_are_named() {
     let at = bytes.windows(5).position(|window| window == b"llama").unwrap();
     bytes[at..at + 5].copy_from_slice(b"mamba");
     let (_folder, path) = write(&bytes);
-    let error = Model::load(&path).unwrap_err();
+    let error = load(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "models of architecture `mamba` are not supported; take one of: llama, qwen3"
+        "models of architecture `mamba` are not supported; take one of: gemma3, llama, qwen2, qwen3"
     );
-    assert!(matches!(Model::load("/nowhere/model.gguf".as_ref()), Err(LoadError::Io(_))));
+    assert!(matches!(load("/nowhere/model.gguf".as_ref()), Err(LoadError::Io(_))));
 }
 
 /// The most memory this process has ever asked for.
@@ -276,7 +287,7 @@ proptest! {
         }
         bytes.truncate((length * bytes.len() as f64) as usize);
         let (_folder, path) = write(&bytes);
-        let loaded = Model::load(&path);
+        let loaded = load(&path);
         prop_assert!(!matches!(&loaded, Err(LoadError::Io(_))), "{loaded:?}");
         #[cfg(target_os = "linux")]
         prop_assert!(peak_memory() < 3 << 30);

@@ -3,24 +3,31 @@
 use super::*;
 use crate::engine::{Engine, Request};
 use crate::generation::Step;
-use crate::model::Model;
 use crate::tiny::write_tiny;
 
-fn tiny() -> Model {
+fn tiny() -> Arc<dyn Engine> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     write_tiny(&path, 3).unwrap();
-    Model::load(&path).unwrap()
+    crate::load(&path).unwrap()
 }
 
 /// An honest claim.
-fn claim(model: &Model, sampling: Sampling) -> Claim {
+fn claim(model: &Arc<dyn Engine>, sampling: Sampling) -> Claim {
     let prompt = vec![40, 41, 42, 43];
-    let mut claim =
-        Claim { prompt: prompt.clone(), answer: Vec::new(), sampling: sampling.clone(), finish: None };
+    let mut claim = Claim {
+        prompt: prompt.clone(),
+        answer: Vec::new(),
+        sampling: sampling.clone(),
+        finish: None,
+        activations: Vec::new(),
+    };
     for step in model.generate(&Request::new(prompt, sampling)).unwrap() {
         match step.unwrap() {
-            Step::Token { id, .. } => claim.answer.push(id),
+            Step::Token { id, activations, .. } => {
+                claim.answer.push(id);
+                claim.activations.extend(activations);
+            }
             Step::Finished { reason, .. } => claim.finish = Some(reason),
             Step::Prefilled { .. } => {}
         }
@@ -32,12 +39,12 @@ fn sampling(seed: u64, max_tokens: u32) -> Sampling {
     Sampling { seed, max_tokens, temperature: 1.0, top_p: 1.0, ..Sampling::default() }
 }
 
-fn replay(model: &Model, claim: &Claim) -> Replay {
+fn replay(model: &Arc<dyn Engine>, claim: &Claim) -> Replay {
     model.replay(claim).unwrap().complete().unwrap()
 }
 
 /// The first honest claim that ends as asked for.
-fn ending(model: &Model, reason: FinishReason, stop: &[&str]) -> Claim {
+fn ending(model: &Arc<dyn Engine>, reason: FinishReason, stop: &[&str]) -> Claim {
     let stop: Vec<_> = stop.iter().map(|text| (*text).to_owned()).collect();
     let claims = (0..2_000).map(|seed| claim(model, Sampling { stop: stop.clone(), ..sampling(seed, 24) }));
     let mut fit = claims.filter(|claim| claim.finish == Some(reason) && claim.answer.len() > 2);
@@ -128,7 +135,13 @@ fn an_answer_past_its_end_is_found() {
 #[test]
 fn what_no_model_can_check_is_refused() {
     let model = tiny();
-    let unknown = Claim { prompt: vec![5], answer: vec![9_999], sampling: sampling(1, 4), finish: None };
+    let unknown = Claim {
+        prompt: vec![5],
+        answer: vec![9_999],
+        sampling: sampling(1, 4),
+        finish: None,
+        activations: Vec::new(),
+    };
     assert!(matches!(model.replay(&unknown), Err(GenerateError::Prompt(_))));
     let empty = Claim { prompt: Vec::new(), answer: vec![5], ..unknown.clone() };
     assert!(matches!(model.replay(&empty), Err(GenerateError::Prompt(_))));
@@ -148,4 +161,27 @@ fn progress_reaches_its_end() {
         }
     }
     assert_eq!(last.0, last.1);
+}
+
+#[test]
+fn commitments_are_checked_segment_by_segment() {
+    let model = tiny();
+    let seeds = (0..500).map(|seed| claim(&model, sampling(seed, 100)));
+    let honest = seeds.into_iter().find(|claim| claim.answer.len() > 80).expect("some answer is long");
+    assert_eq!(honest.activations.len(), honest.answer.len() / 32);
+    assert!(replay(&model, &honest).exact());
+
+    let mut forged = honest.clone();
+    forged.activations[1] = honest.activations[0];
+    let found = replay(&model, &forged);
+    assert!(!found.exact() && found.agree == found.of, "the tokens are right, the states are not");
+    assert_eq!(found.first_segment, Some(1));
+
+    let mut more = honest.clone();
+    more.activations.push(honest.activations[0]);
+    assert_eq!(replay(&model, &more).first_segment, Some(honest.activations.len() as u32));
+    let mut fewer = honest.clone();
+    fewer.activations.pop();
+    assert_eq!(replay(&model, &fewer).first_segment, Some(fewer.activations.len() as u32));
+    assert!(replay(&model, &Claim { activations: Vec::new(), ..honest }).exact(), "nothing was claimed");
 }

@@ -6,16 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::Engine;
-use crate::model::Model;
 use crate::tiny::write_tiny;
 
 fn vocabulary() -> Arc<Vocabulary> {
-    static MODEL: std::sync::OnceLock<Model> = std::sync::OnceLock::new();
+    static MODEL: std::sync::OnceLock<std::sync::Arc<dyn Engine>> = std::sync::OnceLock::new();
     let model = MODEL.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.gguf");
         write_tiny(&path, 1).unwrap();
-        Model::load(&path).unwrap()
+        crate::load(&path).unwrap()
     });
     Arc::clone(model.vocabulary())
 }

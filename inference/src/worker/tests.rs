@@ -4,30 +4,28 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self, sync_channel};
 
 use super::*;
-use crate::chat::ChatTemplate;
-use crate::engine::{ForwardError, Sequence};
-use crate::model::{Model, ModelCard};
+use crate::engine::{ForwardError, Position, Sequence};
+use crate::model::Description;
 use crate::sample::Sampling;
 use crate::tiny::write_tiny;
-use crate::tokens::Vocabulary;
 
-fn tiny() -> Model {
+fn tiny() -> Arc<dyn Engine> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     write_tiny(&path, 3).unwrap();
-    Model::load(&path).unwrap()
+    crate::load(&path).unwrap()
 }
 
 /// An engine that computes a step only when the test lets it, and panics on token 13.
 #[derive(Debug)]
 struct Gated {
-    model: Model,
+    model: Arc<dyn Engine>,
     gate: Arc<Mutex<Receiver<()>>>,
 }
 
 impl Engine for Gated {
-    fn card(&self) -> &ModelCard {
-        self.model.card()
+    fn description(&self) -> &Description {
+        self.model.description()
     }
 
     fn profile(&self) -> &str {
@@ -36,14 +34,6 @@ impl Engine for Gated {
 
     fn chunk(&self) -> usize {
         4
-    }
-
-    fn vocabulary(&self) -> &Arc<Vocabulary> {
-        self.model.vocabulary()
-    }
-
-    fn template(&self) -> &ChatTemplate {
-        self.model.template()
     }
 
     fn sequence(&self) -> Box<dyn Sequence> {
@@ -56,13 +46,13 @@ struct GatedSequence {
 }
 
 impl Sequence for GatedSequence {
-    fn forward(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
+    fn forward(&mut self, tokens: &[u32]) -> Result<Position, ForwardError> {
         assert!(!tokens.contains(&13), "token 13 came");
         let open = self.gate.lock().unwrap().recv();
         open.map_err(|_| ForwardError("the gate is gone".to_owned()))?;
         let mut logits = vec![0.0; 267];
         logits[70] = 1.0;
-        Ok(logits)
+        Ok(Position { logits, state: None })
     }
 }
 
@@ -97,18 +87,19 @@ fn submit(worker: &Worker, job: Job, room: usize) -> Result<mpsc::Receiver<Event
 
 #[test]
 fn a_job_is_started_stepped_and_finished() {
-    let worker = Worker::start(Arc::new(tiny()), 2, 2).unwrap();
+    let worker = Worker::start(tiny(), 2, 2).unwrap();
     let events: Vec<_> = submit(&worker, greedy(vec![60; 40], 5), 64).unwrap().into_iter().collect();
     assert!(matches!(events[0], Event::Started));
-    assert!(matches!(events[1], Event::Step(Step::Prefilled { done: 32, of: 40 })));
+    assert!(matches!(events[1], Event::Step(Step::Prefilled { done: 40, of: 40 })));
     assert!(matches!(events.last(), Some(Event::Step(Step::Finished { .. }))));
 }
 
 #[test]
 fn a_replay_is_a_job_too() {
-    let worker = Worker::start(Arc::new(tiny()), 1, 1).unwrap();
+    let worker = Worker::start(tiny(), 1, 1).unwrap();
     let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
-    let claim = Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, finish: None };
+    let claim =
+        Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, finish: None, activations: Vec::new() };
     let events: Vec<_> = submit(&worker, Job::Replay(claim), 64).unwrap().into_iter().collect();
     assert!(matches!(events.last(), Some(Event::Replayed(replay)) if replay.of == 2));
 }
@@ -199,7 +190,7 @@ fn a_panic_is_an_event_and_the_worker_lives_on() {
 
 #[test]
 fn a_bad_request_fails_as_an_event() {
-    let worker = Worker::start(Arc::new(tiny()), 1, 1).unwrap();
+    let worker = Worker::start(tiny(), 1, 1).unwrap();
     let events: Vec<_> = submit(&worker, greedy(vec![60; 999], 3), 16).unwrap().into_iter().collect();
     assert!(matches!(&events[..], [Event::Started, Event::Failed(GenerateError::Prompt(_))]));
 }

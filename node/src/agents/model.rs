@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use inference::{Chat, FinishReason, Flow, Model, Prompt, PromptError, Request, Step, SubmitError, Worker};
+use inference::{Chat, FinishReason, Flow, Prompt, PromptError, Request, Step, SubmitError, Worker};
 use inference::{Event as Work, GenerateError};
 use protocol::profile::LatencyClass;
 use protocol::receipt::prompt_digest;
@@ -146,7 +146,7 @@ impl Agent for ModelAgent {
 /// # Errors
 /// [`inference::LoadError`].
 pub fn load(path: &std::path::Path) -> Result<Arc<dyn inference::Engine>, inference::LoadError> {
-    Ok(Arc::new(Model::load(path)?))
+    inference::load(path)
 }
 
 /// What the engine measures of itself, as a profile says it.

@@ -1,0 +1,165 @@
+//! Attention: what each row takes from what its sequence has read.
+//!
+//! A row's result depends on its own query and on the positions that it may see, in their order, and on nothing else:
+//! a score is a sum over channels in order, the weights are a softmax over exactly the visible positions, and the
+//! result is a sum over positions in order. Rows are computed four at a time because they share the keys, never
+//! because they share a sum; positions that one of the four may not see weigh exactly zero for it.
+
+use std::array::from_fn;
+use std::ops::Range;
+
+use super::cache::{HALF, Head, PAGE};
+use super::float::softmax;
+use super::kernel::Routine;
+use super::lanes::{LANES, Lanes};
+use super::matrix::{Matrix, Window};
+
+/// Heads of queries that share a head of keys, for neighbouring rows of one sequence.
+pub(super) struct Attend<'a> {
+    /// Rows of queries, head after head.
+    pub(super) queries: &'a Matrix,
+    /// The keys and values.
+    pub(super) head: Head<'a>,
+    /// The position of row zero of `queries`, were it a row of this sequence.
+    pub(super) origin: isize,
+    /// How many positions back a row sees, itself included.
+    pub(super) reach: usize,
+    /// What scores are multiplied with.
+    pub(super) scale: f32,
+    /// Rows and columns to compute.
+    pub(super) to: Window<'a>,
+}
+
+/// A query: its row, its first column, and the positions that it sees.
+#[derive(Clone, Copy)]
+struct Query<'a> {
+    row: usize,
+    tile: usize,
+    channels: &'a [f32],
+    from: usize,
+    to: usize,
+}
+
+impl Routine for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self, lanes: L) {
+        let tiles = self.head.width() / LANES;
+        let mut scores = Vec::new();
+        for tile in self.to.tiles().step_by(tiles) {
+            let mut row = self.to.rows().start;
+            while row < self.to.rows().end {
+                row += match self.to.rows().end - row {
+                    4.. => self.some_rows::<L, 4>(lanes, tile, row, &mut scores),
+                    2.. => self.some_rows::<L, 2>(lanes, tile, row, &mut scores),
+                    _ => self.some_rows::<L, 1>(lanes, tile, row, &mut scores),
+                };
+            }
+        }
+    }
+}
+
+impl<'a> Attend<'a> {
+    #[inline(always)]
+    fn some_rows<L: Lanes, const ROWS: usize>(
+        &mut self,
+        lanes: L,
+        tile: usize,
+        row: usize,
+        scores: &mut Vec<f32>,
+    ) -> usize {
+        let queries: [Query<'a>; ROWS] = from_fn(|at| self.query(row + at, tile));
+        // From the page of the first visible position of the first row to that of the last of the last.
+        let pages = queries[0].from / PAGE..queries[ROWS - 1].to.div_ceil(PAGE);
+        let length = pages.len() * PAGE;
+        scores.clear();
+        scores.resize(length * ROWS, 0.0);
+        self.score(lanes, &queries, pages.clone(), scores);
+        let mut factors = [0.0; ROWS];
+        for ((query, scores), factor) in queries.iter().zip(scores.chunks_exact_mut(length)).zip(&mut factors)
+        {
+            let first = pages.start * PAGE;
+            *factor = softmax(lanes, scores, query.from - first, query.to - first);
+        }
+        for quarter in (0..self.head.width()).step_by(WIDTH * LANES) {
+            self.mix(lanes, &queries, pages.clone(), (scores, &factors), quarter);
+        }
+        ROWS
+    }
+
+    fn query(&self, row: usize, tile: usize) -> Query<'a> {
+        let to = (row as isize + self.origin) as usize + 1;
+        let channels = &self.queries.row(row)[tile * LANES..][..self.head.width()];
+        Query { row, tile, channels, from: to.saturating_sub(self.reach), to }
+    }
+
+    /// `scores[row][position] = scale · Σ query[channel] · key[position][channel]`, channels in order.
+    #[inline(always)]
+    fn score<L: Lanes, const ROWS: usize>(
+        &self,
+        lanes: L,
+        queries: &[Query<'a>; ROWS],
+        pages: Range<usize>,
+        scores: &mut [f32],
+    ) {
+        let (length, scale) = (pages.len() * PAGE, lanes.splat(self.scale));
+        for (at, page) in pages.enumerate() {
+            let [first, second] = self.head.keys(page);
+            let mut sums = [[lanes.splat(0.0); 2]; ROWS];
+            for (channel, (first, second)) in first.iter().zip(second).enumerate() {
+                let keys = [lanes.load_half(first), lanes.load_half(second)];
+                for (sums, query) in sums.iter_mut().zip(queries) {
+                    let query = lanes.splat(query.channels[channel]);
+                    for (sum, keys) in sums.iter_mut().zip(keys) {
+                        *sum = lanes.add(*sum, lanes.mul(keys, query));
+                    }
+                }
+            }
+            for (row, sums) in sums.into_iter().enumerate() {
+                let to = scores[row * length + at * PAGE..].as_chunks_mut::<LANES>().0;
+                for (to, sum) in to.iter_mut().zip(sums) {
+                    lanes.store(lanes.mul(sum, scale), to);
+                }
+            }
+        }
+    }
+
+    /// `result[channel] = factor · Σ weight[position] · value[position][channel]` for some channels, positions in order.
+    #[inline(always)]
+    fn mix<L: Lanes, const ROWS: usize>(
+        &mut self,
+        lanes: L,
+        queries: &[Query<'a>; ROWS],
+        pages: Range<usize>,
+        (weights, factors): (&[f32], &[f32; ROWS]),
+        from: usize,
+    ) {
+        let (length, width) = (pages.len() * PAGE, self.head.width());
+        let (first, last) = (pages.start * PAGE, queries[ROWS - 1].to);
+        let mut sums = [[lanes.splat(0.0); WIDTH]; ROWS];
+        for page in pages {
+            let values = self.head.values(page);
+            for position in 0..PAGE.min(last - page * PAGE) {
+                let values = values[(position * width + from) * HALF..].as_chunks::<{ HALF * LANES }>().0;
+                let values = [lanes.load_half(&values[0]), lanes.load_half(&values[1])];
+                let at = page * PAGE - first + position;
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let weight = lanes.splat(weights[row * length + at]);
+                    for (sum, values) in sums.iter_mut().zip(values) {
+                        *sum = lanes.add(*sum, lanes.mul(values, weight));
+                    }
+                }
+            }
+        }
+        for ((query, sums), &factor) in queries.iter().zip(sums).zip(factors) {
+            for (part, sum) in sums.into_iter().enumerate() {
+                let to = self.to.lanes(query.row, query.tile + from / LANES + part);
+                lanes.store(lanes.mul(sum, lanes.splat(factor)), to);
+            }
+        }
+    }
+}
+
+/// Vectors of channels that are mixed at once; heads are a multiple of 32 channels wide.
+const WIDTH: usize = 2;
