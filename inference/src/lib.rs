@@ -15,6 +15,7 @@
 //! | [`model`] | a GGUF file as an engine, on candle's kernels; [`gguf`], the look at a file that nobody trusts yet |
 //! | [`tokens`] | text to tokens and back, characters whole, stop texts found |
 //! | [`chat`] | messages to one text, by the model's template |
+//! | [`embedding`] | texts to vectors, by a BERT |
 //! | [`kernels`] | which arithmetic this machine has: a word in the profile |
 //! | `tiny` | (feature `tiny`) a small model without meaning, for tests |
 //!
@@ -57,6 +58,7 @@
 //! ```
 
 pub mod chat;
+pub mod embedding;
 pub mod engine;
 pub mod generation;
 pub mod gguf;
@@ -71,6 +73,7 @@ pub mod tokens;
 pub mod worker;
 
 pub use chat::{Chat, Message, TemplateError};
+pub use embedding::Embedder;
 pub use engine::{Engine, ForwardError, GenerateError, Prompt, PromptError, Request, Sequence, Speed};
 pub use generation::{FinishReason, Generation, Step};
 pub use gguf::LoadError;
