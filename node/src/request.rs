@@ -256,7 +256,7 @@ pub fn resolve_model(
             format!("`{name}` names several models: ask for one by its digest, {first} or {second}");
         return Err(JobError::invalid("model", &problem));
     }
-    let known = (name == models::known::SMOLLM2.name).then_some(models::known::SMOLLM2.digest);
+    let known = models::known::ALL.iter().find(|known| known.name == name).map(models::Known::digest);
     known.or_else(|| name.parse().ok()).or_else(|| named.pop()).ok_or_else(|| {
         let mut names: Vec<_> = offered().map(|model| model.name.as_str()).collect();
         names.sort_unstable();
@@ -310,7 +310,7 @@ mod tests {
         let contested = [offering(1, "foo", ours), offering(2, "foo", theirs)];
         assert!(matches!(resolve_model("foo", &contested), Err(JobError::Invalid { .. })));
         assert_eq!(resolve_model(&ours.to_string(), &contested), Ok(ours), "a digest is nobody's to claim");
-        let pinned = models::known::SMOLLM2.digest;
+        let pinned = models::known::SMOLLM2.digest();
         assert_eq!(resolve_model("smollm2", &[offering(2, "smollm2", theirs)]), Ok(pinned));
     }
 
