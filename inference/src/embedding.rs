@@ -1,9 +1,9 @@
 //! Texts to vectors: a BERT of several files as an embedder, on candle's kernels.
 //!
-//! Texts that mean similar things get vectors that point the same way. A text is cut into tokens, at its end to what the
-//! model takes ([`EmbedderCard::context`], the model's own first and last token included), read by the model, and the
-//! mean of its tokens' states, brought to length 1, is its vector. Each text is read alone and without padding, so a
-//! vector depends on its text only, and never on what else was asked for at the same time.
+//! Texts that mean similar things get vectors that point the same way. Of a text, [`MAX_TEXT`] bytes are cut into
+//! tokens, and of these the model reads as many as it takes ([`EmbedderCard::context`], its own first and last token
+//! included). The mean of their states, brought to length 1, is the vector. Each text is read alone and without padding,
+//! so a vector depends on its text only, and never on what else was asked for at the same time.
 //!
 //! Floating-point sums of stock kernels differ from machine to machine in their last digits. So a vector that is
 //! computed again can be *consistent* with one that was delivered, never exact.
@@ -147,7 +147,8 @@ impl Embedder {
     }
 
     fn embed_one(&self, text: &str) -> Result<Embedding, EmbedError> {
-        let encoding = self.tokenizer.encode_fast(text, true);
+        let begin = &text[..text.floor_char_boundary(MAX_TEXT)];
+        let encoding = self.tokenizer.encode_fast(begin, true);
         let encoding = encoding.map_err(|error| EmbedError::Tokenizer(error.to_string()))?;
         let tokens = encoding.get_ids().to_vec();
         let mean = self.mean_state(&tokens).map_err(|error| EmbedError::Forward(error.to_string()))?;
@@ -283,6 +284,10 @@ const TOKENIZER: &str = "tokenizer.json";
 
 /// Most texts at once: what they lead to is held in memory together.
 pub const MAX_TEXTS: usize = 256;
+
+/// Bytes of a text that are looked at: the tokenizer holds all tokens before it drops those that are too many, in some
+/// 250 bytes for each. A model's context of ordinary words has a tenth of this.
+pub const MAX_TEXT: usize = 64 << 10;
 
 /// The version whose kernels make the numbers; a test holds it against the lock file.
 const CANDLE: &str = "0.11.1";

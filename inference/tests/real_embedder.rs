@@ -3,8 +3,6 @@
 //! The folder is taken from `LLAMESH_TEST_EMBEDDER`, or from the cache where `llamesh` keeps it. Without it the test says
 //! on stderr that nothing was tested.
 
-#![expect(clippy::print_stderr, clippy::unwrap_used, reason = "this is test code")]
-
 use std::path::PathBuf;
 
 use inference::Embedder;

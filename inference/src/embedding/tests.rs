@@ -46,6 +46,9 @@ fn a_long_text_is_cut_at_its_end() {
     assert_eq!(fits, longer);
     let shorter = one(&embedder, &"b ".repeat(context - 3));
     assert_ne!(shorter.vector, fits.vector, "what fits is read to its end");
+    let spaces = " ".repeat(MAX_TEXT - 1);
+    assert_eq!(one(&embedder, &format!("{spaces}ab")).tokens.len(), 3, "so far it is looked at");
+    assert_eq!(one(&embedder, &format!("{spaces}éb")).tokens.len(), 2, "and no character is cut in two");
     let empty = one(&embedder, "");
     assert_eq!(empty.tokens, [2, 3], "no text is a text, too");
 }
