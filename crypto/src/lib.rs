@@ -7,6 +7,7 @@
 //! | module | question it answers |
 //! |---|---|
 //! | [`digest`] | *which* bytes? BLAKE3, separated by domain |
+//! | [`manifest`] | *which files?* one digest for a model of several |
 //! | [`key`] | *who*? keys, peer ids, `did:key`; weak keys never become a [`PeerId`] |
 //! | [`network`] | *where*? the name that keeps two meshes apart |
 //! | [`signed`] | *who said it*? [`Signed`] → [`Verified`], the only door |
@@ -21,12 +22,14 @@
 
 pub mod digest;
 pub mod key;
+pub mod manifest;
 pub mod network;
 pub mod signed;
 pub mod transcript;
 
 pub use digest::{Digest, Hasher};
 pub use key::{PeerId, SecretKey};
+pub use manifest::Manifest;
 pub use network::Network;
 pub use signed::{Payload, Signed, Verified};
 pub use transcript::{Commitment, Transcript};

@@ -1,7 +1,8 @@
 //! Known answers: the bytes that other implementations must reproduce, and that must never drift.
 
 use crypto::{
-    Digest, Network, Payload, PeerId, SecretKey, Signed, Transcript, signed::Malformed, signed::VerifyError,
+    Digest, Manifest, Network, Payload, PeerId, SecretKey, Signed, Transcript, manifest::Item,
+    signed::Malformed, signed::VerifyError,
 };
 use proptest::prelude::*;
 
@@ -65,6 +66,22 @@ fn digests() {
 }
 
 #[test]
+fn manifest() {
+    let item = |name: &str, content: &[u8]| Item {
+        name: name.to_owned(),
+        size: content.len() as u64,
+        digest: Digest::of_content(content),
+    };
+    let (one, two) = (item("a", b"abc"), item("b", b""));
+    let digest = Manifest::new([one.clone(), two.clone()]).digest();
+    assert_eq!(digest.to_string(), MANIFEST);
+    assert_eq!(Manifest::new([two.clone(), one.clone()]).digest(), digest, "in any order");
+    let renamed = Item { name: "c".to_owned(), ..two };
+    assert_ne!(Manifest::new([one.clone(), renamed]).digest(), digest);
+    assert_ne!(Manifest::new([one]).digest(), digest);
+}
+
+#[test]
 fn signature() {
     let note = Signed::sign(&Network::default(), &key(), Note("hello".into()));
     assert_eq!(hex(note.signed().signature()), SIGNATURE);
@@ -78,6 +95,7 @@ fn transcript() {
     assert_eq!(transcript.push(None, "").0.to_string(), TRANSCRIPT);
 }
 
+const MANIFEST: &str = "55e6c3b49ae8f294ea76fd48cda6a5c33daee8bd5ac98425c1c16e7ac9801806";
 const DIGEST: &str = "0281ad3f1e46e328572b5e3492cbebca754fdd2bbab9e52afd0e4e9c3443c903";
 const SIGNATURE: &str = concat!(
     "ac3b8be2f044fc4e852f1870e3e3f1371fb46bd5f91d79d89da8b51a015848a9",

@@ -19,6 +19,7 @@
 //! | [`tokens`] | text to tokens and back, characters whole, stop texts found |
 //! | [`bench`] | how fast an engine is here, and a digest of its logits |
 //! | [`chat`] | messages to one text, by the model's template |
+//! | [`embedding`] | texts to vectors, by a BERT |
 //! | [`kernels`] | which arithmetic this machine has: a word in the profile |
 //! | `tiny` | (feature `tiny`) a small model without meaning, for tests |
 //!
@@ -64,6 +65,7 @@ pub mod bench;
 pub mod candle_engine;
 pub mod chat;
 pub mod commitment;
+pub mod embedding;
 pub mod engine;
 pub mod exact;
 pub mod generation;
@@ -79,6 +81,7 @@ pub mod tokens;
 pub mod worker;
 
 pub use chat::{Chat, Message, TemplateError};
+pub use embedding::Embedder;
 pub use engine::{
     Engine, ForwardError, GenerateError, Position, Prompt, PromptError, Request, Sequence, Speed,
 };

@@ -7,10 +7,12 @@
 //! | agent | what is behind it | replay |
 //! |---|---|---|
 //! | [`model`] | a model with a system prompt, on this machine | by the model's digest |
+//! | [`embedder`] | a model that makes vectors, on this machine | by the model's digest, `consistent` at best |
 //! | [`echo`] | the prompt itself, word by word; for tests and measurements | `unverifiable` |
 //! | [`upstream`] | an OpenAI-compatible server | `unverifiable` |
 
 pub mod echo;
+pub mod embedder;
 pub mod model;
 pub mod upstream;
 
@@ -22,7 +24,7 @@ use std::sync::{Arc, Weak};
 
 use crypto::{Digest, PeerId, Verified};
 use protocol::event::{Production, RunId};
-use protocol::{AgentOffer, Finish, Input, JobError, JobSpec, Order, Token};
+use protocol::{AgentOffer, Finish, Input, JobError, JobKind, JobSpec, Order, Token};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::handle::{JobStream, NodeHandle};
@@ -35,6 +37,11 @@ const WINDOW: usize = 256;
 pub trait Agent: fmt::Debug + Send + Sync {
     /// What it offers to the mesh.
     fn offer(&self) -> AgentOffer;
+
+    /// The one kind of jobs that it takes. Orders of other kinds never reach it.
+    fn kind(&self) -> JobKind {
+        JobKind::Generate
+    }
 
     /// Works on a job; the answer goes token by token to `context`. Dropping the future cancels the work.
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running;

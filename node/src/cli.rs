@@ -6,6 +6,7 @@
 mod demo;
 mod doctor;
 mod find;
+mod models;
 mod peers;
 mod print;
 mod receipts;
@@ -62,6 +63,8 @@ enum Command {
     Find(find::Find),
     /// Show which peers are connected or known
     Peers(peers::Peers),
+    /// List, fetch or delete models
+    Models(models::Models),
     /// List receipts, or export one
     Receipts(receipts::Receipts),
     /// Check a receipt file
@@ -95,6 +98,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Submit(submit) => submit.run(common).await,
             Command::Find(find) => find.run(common).await,
             Command::Peers(peers) => peers.run(common).await,
+            Command::Models(models) => models.run(common).await,
             Command::Receipts(receipts) => receipts.run(&common),
             Command::Verify(verify) => verify.run(common).await,
             Command::Doctor(doctor) => doctor.run(common).await,

@@ -12,6 +12,10 @@
 //! system = "You write short programs."
 //!
 //! [[agent]]
+//! capability = "text.embedding"
+//! model = "minilm"
+//!
+//! [[agent]]
 //! capability = "text.generation"
 //! upstream = { url = "https://api.example/v1", model = "big-one", key_env = "BIG_ONE_KEY" }
 //! ```
@@ -47,7 +51,7 @@ pub struct Settings {
     pub api: Option<String>,
     /// Whether to look for peers on the local network.
     pub lan: bool,
-    /// The default agent's model: a name, a file, or `-` for none.
+    /// The default agent's model: a name, a file of the hub, a path, or `-` for none.
     pub model: Option<String>,
     /// The default agent's capabilities.
     pub capability: Vec<Capability>,
@@ -170,16 +174,16 @@ impl Settings {
             prompt: Credits(self.price_prompt.unwrap_or(0)),
             completion: Credits(self.price_completion.unwrap_or(0)),
         };
-        let usual = [Capability::text_generation()];
-        let capabilities = if self.capability.is_empty() { &usual[..] } else { &self.capability };
-        let plan = |capability: &Capability| AgentPlan {
+        let chosen: Vec<_> = self.capability.iter().cloned().map(Some).collect();
+        let capabilities = if chosen.is_empty() { vec![None] } else { chosen };
+        let plan = |capability: Option<Capability>| AgentPlan {
             name: None,
-            capability: capability.clone(),
+            capability,
             backend: backend.clone(),
             system: None,
             price,
         };
-        Ok(capabilities.iter().map(plan).collect())
+        Ok(capabilities.into_iter().map(plan).collect())
     }
 }
 
@@ -191,8 +195,8 @@ pub const DEFAULT_MODEL: &str = "smollm2";
 pub struct AgentPlan {
     /// Its name, where it has one of its own.
     pub name: Option<String>,
-    /// What it does.
-    pub capability: Capability,
+    /// What it does; where nobody said it, what its model is for.
+    pub capability: Option<Capability>,
     /// With what.
     pub backend: Backend,
     /// Its system prompt.
@@ -230,7 +234,7 @@ impl AgentSettings {
         }
         Ok(AgentPlan {
             name: self.name.clone(),
-            capability: self.capability.clone(),
+            capability: Some(self.capability.clone()),
             backend,
             system: self.system.clone(),
             price: Price { prompt: Credits(self.price_prompt), completion: Credits(self.price_completion) },

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use crypto::{Network, PeerId, Verified};
 use dht::Key;
 use futures::FutureExt;
+use protocol::error::Feature;
 use protocol::event::{self, JobEvent, QueryId, RequestId, Run, RunId, Side};
 use protocol::{
     Announcement, Capability, Event, Evidence, Frame, JobError, JobId, Message, Output, Peer, Profile,
@@ -356,9 +357,17 @@ impl Driver {
     }
 
     fn start(&mut self, now: Timestamp, Run { run, order, input }: Run) {
-        let Some(agent) = self.agents.named(&order.agent) else {
-            let production = event::Production::Failed(JobError::Engine);
-            return self.peer.handle(now, Event::Produced { run, production });
+        let agent = match self.agents.named(&order.agent) {
+            Some(agent) if agent.kind() == order.kind => Ok(agent),
+            Some(_) => Err(JobError::Unsupported { feature: Feature::JobKind }),
+            None => Err(JobError::Engine),
+        };
+        let agent = match agent {
+            Ok(agent) => agent,
+            Err(error) => {
+                let production = event::Production::Failed(error);
+                return self.peer.handle(now, Event::Produced { run, production });
+            }
         };
         let window = self.state.windows.of(order.signer());
         let context = Context::new(run, self.productions.clone(), window, self.handle.clone());

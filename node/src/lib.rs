@@ -3,7 +3,7 @@
 //! ```text
 //!   cli ──▶ api ──▶ handle ──▶ driver ──▶ protocol::Peer
 //!                               │  ▲
-//!                 net ◀─────────┤  ├───────── agents (model, echo, upstream)
+//!                 net ◀─────────┤  ├───────── agents (model, embedder, echo, upstream)
 //!                 journal ◀─────┤  └───────── discovery (directory, DHT)
 //!                 receipts ◀────┘
 //! ```

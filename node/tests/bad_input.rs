@@ -315,7 +315,24 @@ fn a_model_file_is_no_model() {
 
 #[test]
 fn a_model_that_cannot_be_had_is_told_with_every_source() {
-    up(&Home::new(), &["--model", "smollm2"]).refused(10, &["smollm2", "LLAMESH_OFFLINE"]);
+    let home = Home::new();
+    for model in ["smollm2", "minilm"] {
+        up(&home, &["--model", model]).refused(10, &[model, "LLAMESH_OFFLINE"]);
+        home.run(&["models", "pull", model]).refused(10, &[model, "LLAMESH_OFFLINE"]);
+    }
+    let of_the_hub = "some/where/a.gguf";
+    home.run(&["models", "pull", of_the_hub]).refused(10, &[of_the_hub, "LLAMESH_OFFLINE"]);
+}
+
+#[test]
+fn a_model_that_is_not_there_cannot_be_deleted() {
+    let home = Home::new();
+    let outside = tiny(&home);
+    for model in ["gpt-9", "../tiny.gguf", &outside] {
+        home.run(&["models", "rm", model]).refused(10, &[model, "llamesh models list"]);
+    }
+    home.run(&["models", "rm", "minilm"]).refused(10, &["nothing of `minilm`", "llamesh models list"]);
+    assert!(Path::new(&outside).exists());
 }
 
 #[test]

@@ -442,6 +442,38 @@ fn chat_completions_are_answered_by_the_mesh() {
 }
 
 #[test]
+fn models_are_listed_fetched_and_deleted() {
+    let home = Home::new();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let listed = |args: &[&str]| {
+        let outcome = home.run(args);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        outcome.lines
+    };
+    let known = listed(&["models"]);
+    assert_eq!(known, listed(&["models", "list"]));
+    let names: Vec<_> = known.iter().map(|line| (text(&line["name"]), line["present"].clone())).collect();
+    assert_eq!(names, [("smollm2".to_owned(), json!(false)), ("minilm".to_owned(), json!(false))]);
+    assert_eq!(keys(&known[1]), ["digest", "form", "from", "name", "path", "present", "size"]);
+    assert_eq!((&known[1]["form"], &known[1]["size"]), (&json!("folder"), &json!(91_335_288)));
+
+    let folder = home.file("cache").join("models");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::rename(tiny(&home), folder.join("mine.gguf")).unwrap();
+    let mine = &listed(&["models", "list"])[2];
+    assert_eq!(
+        (&mine["name"], &mine["present"], &mine["digest"]),
+        (&json!("mine.gguf"), &json!(true), &Value::Null)
+    );
+    let path = text(&mine["path"]);
+    let pulled = home.run(&["models", "pull", &path]).document().clone();
+    assert_eq!(keys(&pulled), ["digest", "form", "name", "path"]);
+    let removed = home.run(&["models", "rm", "mine.gguf"]);
+    assert_eq!(removed.document(), &json!({ "name": "mine.gguf", "freed": mine["size"] }));
+    assert_eq!(listed(&["models"]), known);
+}
+
+#[test]
 fn openai_errors_have_openai_s_shape() {
     let peer = Peer::up(&["--engine", "echo"]);
     let messages = json!([{ "role": "user", "content": "x" }]);

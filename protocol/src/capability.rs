@@ -23,6 +23,11 @@ impl Capability {
         Self("text.generation".to_owned())
     }
 
+    /// What a model does that makes vectors of texts.
+    pub fn text_embedding() -> Self {
+        Self("text.embedding".to_owned())
+    }
+
     /// The path.
     pub fn as_str(&self) -> &str {
         &self.0

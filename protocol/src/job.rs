@@ -1,6 +1,6 @@
 //! A job: what is wanted, of whom, from what input, within which limits.
 //!
-//! The wire types hold the whole vocabulary of the SPEC, also what nothing fills yet (`score`, `embed`, `call`,
+//! The wire types hold the whole vocabulary of the SPEC, also what nothing fills yet (`score`, `call`,
 //! constraints): adding a meaning later must not change a byte today. What is reserved answers `unsupported`.
 
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct JobId(pub [u8; 16]);
 pub enum JobKind {
     /// Run a tool (reserved).
     Call,
-    /// Vectors for texts (reserved).
+    /// The vector of a text.
     Embed,
     /// Tokens that follow an input.
     #[default]
@@ -38,12 +38,17 @@ impl JobKind {
     /// [`JobError::Unsupported`].
     pub fn check(self, constraint: Option<Digest>) -> Result<(), JobError> {
         match (self, constraint) {
-            (Self::Generate, None) => Ok(()),
-            (Self::Generate, Some(_)) => Err(JobError::Unsupported { feature: Feature::Constraint }),
-            (Self::Call | Self::Embed | Self::Score, _) => {
-                Err(JobError::Unsupported { feature: Feature::JobKind })
+            (Self::Embed | Self::Generate, None) => Ok(()),
+            (Self::Embed | Self::Generate, Some(_)) => {
+                Err(JobError::Unsupported { feature: Feature::Constraint })
             }
+            (Self::Call | Self::Score, _) => Err(JobError::Unsupported { feature: Feature::JobKind }),
         }
+    }
+
+    /// Whether an answer of this kind, ordered of `model`, is made of tokens with ids. A vector never is.
+    pub fn has_ids(self, model: Option<Digest>) -> bool {
+        model.is_some() && self != Self::Embed
     }
 }
 

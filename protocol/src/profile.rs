@@ -59,7 +59,7 @@ pub struct ModelOffer {
     pub name: String,
     /// BLAKE3 of the file, or of the manifest where there are several files.
     pub digest: Digest,
-    /// True when `digest` is a manifest's (reserved).
+    /// True when `digest` is a manifest's ([`crypto::Manifest`]).
     pub manifest: bool,
     /// Id of the engine profile: what must be equal for a replay to be exact.
     pub engine: String,

@@ -179,17 +179,17 @@ impl Token {
     /// Longest text of a whole answer in bytes: what a requester has to keep of one job.
     pub const MAX_ANSWER: usize = 4 << 20;
 
-    /// True when this may come after `before` in an answer that was ordered of `model`.
+    /// True when this may come after `before` in an answer whose tokens have ids ([`JobKind::has_ids`]), or have not.
     ///
-    /// Every token of a model has an id. Only the last piece may have none: text that was held back for a stop that never
+    /// Every token of a model that generates has an id. Only the last piece may have none: text that was held back for a stop that never
     /// came. Otherwise empty pieces, which no replay sees, could be put on the bill.
-    pub fn may_follow(&self, before: &[Self], model: Option<Digest>) -> bool {
+    pub fn may_follow(&self, before: &[Self], has_ids: bool) -> bool {
         let last = before.last().is_some_and(|token| token.id.is_some());
         self.text.len() <= Self::MAX_TEXT
-            && match (model, self.id) {
-                (None, _) => true,
-                (Some(_), Some(_)) => last || before.is_empty(),
-                (Some(_), None) => last && !self.text.is_empty(),
+            && match (has_ids, self.id) {
+                (false, _) => true,
+                (true, Some(_)) => last || before.is_empty(),
+                (true, None) => last && !self.text.is_empty(),
             }
     }
 }
@@ -234,7 +234,7 @@ impl Receipt {
         }
         let mut transcript = Transcript::new(&self.job.0);
         for (index, token) in opening.output.iter().enumerate() {
-            if !token.may_follow(&opening.output[..index], self.model) {
+            if !token.may_follow(&opening.output[..index], self.kind.has_ids(self.model)) {
                 return Err(Mismatch::Output);
             }
             transcript.push(token.id, &token.text);

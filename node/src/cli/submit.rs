@@ -18,7 +18,7 @@ use crate::request::{JobRequest, JobUpdate};
 /// Submit a job and stream its answer.
 #[derive(Debug, Args)]
 pub(super) struct Submit {
-    /// What to ask; `-` reads it from stdin
+    /// What to ask, or the text that becomes a vector with --capability text.embedding; `-` reads it from stdin
     prompt: String,
     /// What the provider must be able to do [default: text.generation]
     #[arg(long, value_name = "C")]

@@ -36,10 +36,11 @@ pub(super) struct Up {
     /// Find peers on the local network
     #[arg(long, env = "LLAMESH_LAN", value_parser = FalseyValueParser::new())]
     lan: bool,
-    /// The model: a name, a GGUF file, or `-` for none [default: smollm2]
+    /// The model: a name, a GGUF file, one of the Hugging Face hub (owner/repository/file.gguf), or `-` for none
+    /// [default: smollm2]
     #[arg(long, env = "LLAMESH_MODEL", value_name = "NAME|FILE|-")]
     model: Option<String>,
-    /// What the model is offered for (repeatable) [default: text.generation]
+    /// What the model is offered for (repeatable) [default: text.generation, of an embedder text.embedding]
     #[arg(long, env = "LLAMESH_CAPABILITY", value_name = "C", value_delimiter = ',')]
     capability: Vec<Capability>,
     /// Echo prompts instead of running a model: echo, or echo:TOKENS_PER_SECOND

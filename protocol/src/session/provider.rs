@@ -271,7 +271,7 @@ impl Provider {
         work.text_len += token.text.len();
         // What its requester would refuse is not sent.
         let fits = index <= u64::from(work.order.sampling.max_tokens)
-            && token.may_follow(work.last.as_slice(), work.order.model)
+            && token.may_follow(work.last.as_slice(), work.order.kind.has_ids(work.order.model))
             && work.text_len <= Token::MAX_ANSWER;
         if !fits {
             self.outputs.push_back(Output::Abort { run });

@@ -247,7 +247,7 @@ impl Session {
         if self.transcript.push(token.id, &token.text) != commitment {
             return Err(Fault(Evidence::BadCommitment));
         }
-        if !token.may_follow(&self.output, self.order.model) {
+        if !token.may_follow(&self.output, self.order.kind.has_ids(self.order.model)) {
             return Err(Fault(Evidence::Unexpected));
         }
         self.text_len += token.text.len();

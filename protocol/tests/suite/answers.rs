@@ -6,7 +6,9 @@
 use crypto::Transcript;
 use protocol::event::{Production, Side};
 use protocol::receipt::Mismatch;
-use protocol::{AgentOffer, Event, Evidence, Finish, Frame, JobError, JobEvent, Opening, Token};
+use protocol::{
+    AgentOffer, Event, Evidence, Finish, Frame, JobError, JobEvent, JobKind, JobSpec, Opening, Token,
+};
 
 use crate::values::*;
 use crate::world::World;
@@ -101,6 +103,18 @@ fn an_agent_without_a_model_answers_in_pieces() {
     world.script(peer(2), pieces.into_iter().chain([Production::Finished(Finish::EndOfText)]).collect());
     world.submit(peer(1), job_id(1), spec());
     let JobEvent::Done(completion) = world.finish(job_id(1)) else { panic!("done") };
+    assert_eq!(completion.receipt.check_opening(&completion.opening), Ok(()));
+}
+
+#[test]
+fn a_vector_comes_in_pieces_without_ids_although_a_model_made_it() {
+    let mut world = World::of(2);
+    world.offer(peer(2), vec![text_offer(1000)]);
+    let pieces = ["[0.6,", "0.8]"].map(|text| Production::Token(piece(None, text)));
+    world.script(peer(2), pieces.into_iter().chain([Production::Finished(Finish::EndOfText)]).collect());
+    world.submit(peer(1), job_id(1), JobSpec { kind: JobKind::Embed, ..spec() });
+    let JobEvent::Done(completion) = world.finish(job_id(1)) else { panic!("done") };
+    assert!(completion.receipt.model.is_some());
     assert_eq!(completion.receipt.check_opening(&completion.opening), Ok(()));
 }
 

@@ -1,0 +1,131 @@
+//! The agent behind an embedder on this machine: a text in, its vector out.
+//!
+//! The answer is the vector as a JSON array, in pieces without token ids (SPEC §8.7). What was read is bound by the
+//! prompt's digest, so a replay knows that both read the same tokens, and the vector itself is compared number by number.
+
+use std::sync::Arc;
+
+use inference::Embedder;
+use protocol::error::Feature;
+use protocol::profile::LatencyClass;
+use protocol::receipt::prompt_digest;
+use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, ModelOffer, Price, Speed, Token};
+use tokio::sync::Semaphore;
+
+use super::{Agent, Context, Job, Running};
+
+/// Texts that are read at once. Each keeps all cores busy, so more would only need more memory; the market bounds how many
+/// wait.
+const AT_ONCE: usize = 2;
+
+/// An embedder at hand, and how fast it is.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// For people.
+    pub name: String,
+    /// What computes.
+    pub embedder: Arc<Embedder>,
+    /// Measured when it was loaded.
+    pub speed: Speed,
+}
+
+/// An agent that makes vectors.
+#[derive(Clone, Debug)]
+pub struct EmbedderAgent {
+    offer: AgentOffer,
+    embedder: Arc<Embedder>,
+    working: Arc<Semaphore>,
+}
+
+impl EmbedderAgent {
+    /// An agent that embeds with the loaded model under `capability`.
+    pub fn new(loaded: Loaded, capability: Capability, price: Price) -> Self {
+        let Loaded { name, embedder, speed } = loaded;
+        let card = embedder.card();
+        let model = ModelOffer {
+            name: name.clone(),
+            digest: card.digest,
+            manifest: true,
+            engine: embedder.profile().to_owned(),
+            context: u32::try_from(card.context).unwrap_or(u32::MAX),
+        };
+        let offer = AgentOffer {
+            agent: format!("{name}-{capability}"),
+            capability,
+            model: Some(model),
+            price,
+            speed,
+            languages: vec!["en".to_owned()],
+            modalities: vec!["text".to_owned()],
+            tools: Vec::new(),
+        };
+        Self { offer, embedder, working: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub fn named(mut self, name: Option<String>) -> Self {
+        self.offer.agent = name.unwrap_or(self.offer.agent);
+        self
+    }
+
+    async fn answer(&self, job: Job, context: Context) -> Result<Finish, JobError> {
+        let Input::Text(text) = job.input else {
+            return Err(JobError::Unsupported { feature: Feature::Input });
+        };
+        let embedder = Arc::clone(&self.embedder);
+        // The permit goes with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
+        let permit = Arc::clone(&self.working).acquire_owned().await.map_err(|_| JobError::Engine)?;
+        let embedded = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            embedder.embed(&[&text])
+        });
+        let embedded = embedded.await.map_err(|_| JobError::Engine)?;
+        let embedding = embedded.ok().and_then(|mut all| all.pop()).ok_or(JobError::Engine)?;
+        let read = u32::try_from(embedding.tokens.len()).unwrap_or(u32::MAX);
+        context.prompt(read, prompt_digest(&embedding.tokens), 0).await;
+
+        let answer = serde_json::to_string(&embedding.vector).map_err(|_| JobError::Engine)?;
+        let pieces = pieces(&answer);
+        if pieces.len() > job.order.sampling.max_tokens as usize {
+            return Err(JobError::invalid("max_tokens", &format!("must be {} at least", pieces.len())));
+        }
+        for text in pieces {
+            context.token(Token { id: None, text }).await;
+        }
+        Ok(Finish::EndOfText)
+    }
+}
+
+impl Agent for EmbedderAgent {
+    fn offer(&self) -> AgentOffer {
+        self.offer.clone()
+    }
+
+    fn kind(&self) -> JobKind {
+        JobKind::Embed
+    }
+
+    fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
+        Box::pin(async move { self.answer(job, context).await })
+    }
+}
+
+/// What an embedder achieves, as a profile says it. Its answer is there when the text has been read, so both rates are
+/// that of reading.
+pub fn measure(embedder: &Embedder) -> Speed {
+    let Ok(rate) = embedder.measure() else { return Speed::default() };
+    let whole = embedder.card().context as f64 / rate.max(0.001);
+    let latency = match whole {
+        whole if whole <= 0.1 => LatencyClass::Interactive,
+        whole if whole <= 2.0 => LatencyClass::Moderate,
+        _ => LatencyClass::Batch,
+    };
+    Speed { prefill: rate as u32, decode: rate as u32, latency }
+}
+
+/// A vector's text as it is sent; it has no character of more than one byte.
+pub fn pieces(answer: &str) -> Vec<String> {
+    let parts = answer.as_bytes().chunks(Token::MAX_TEXT);
+    parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+}
