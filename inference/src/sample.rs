@@ -130,35 +130,46 @@ impl Sampling {
     /// Draws the token that follows `prompt` and `answer`; the output index is the answer's length.
     #[must_use]
     pub fn choose(&self, logits: &[f32], prompt: &[u32], answer: &[u32]) -> u32 {
-        let mut candidates = self.candidates(logits, prompt, answer);
+        let scores = self.scores(logits, prompt, answer);
         if self.temperature == 0.0 {
-            return highest(&candidates);
+            return highest(&scores);
         }
-        self.filter(&mut candidates);
-        best(&candidates, &mut self.noise(answer)).id
+        self.draw(&scores, &mut self.noise(answer)).winner.id
     }
 
     /// Draws like [`choose`](Self::choose) and measures how far `claimed` was from being drawn.
     #[must_use]
     pub fn judge(&self, logits: &[f32], prompt: &[u32], answer: &[u32], claimed: u32) -> Judgement {
-        let all = self.candidates(logits, prompt, answer);
-        let Some(claim) = all.get(claimed as usize).copied() else {
+        let scores = self.scores(logits, prompt, answer);
+        let Some(&claim) = scores.get(claimed as usize) else {
             return Judgement { chosen: self.choose(logits, prompt, answer), margin: f64::INFINITY };
         };
         if self.temperature == 0.0 {
-            let chosen = highest(&all);
-            return Judgement { chosen, margin: all[chosen as usize].score - claim.score };
+            let chosen = highest(&scores);
+            return Judgement { chosen, margin: scores[chosen as usize] - claim };
         }
-        let mut kept = all;
-        self.filter(&mut kept);
         let mut noise = self.noise(answer);
-        let winner = best(&kept, &mut noise);
+        let Drawn { winner, kept } = self.draw(&scores, &mut noise);
         if winner.id == claimed {
             return Judgement { chosen: claimed, margin: 0.0 };
         }
-        let lost_by = winner.score - (claim.score + noise.gumbel(claimed));
-        let margin = lost_by.max(short_of(&kept, claim)) * f64::from(self.temperature);
-        Judgement { chosen: winner.id, margin }
+        let lost_by = winner.score - (claim + noise.gumbel(claimed));
+        let claim = Candidate { id: claimed, score: claim };
+        let short_of = kept.map_or(0.0, |kept| short_of(&kept, claim));
+        Judgement { chosen: winner.id, margin: lost_by.max(short_of) * f64::from(self.temperature) }
+    }
+
+    /// Steps 4 to 7.
+    fn draw(&self, scores: &[f64], noise: &mut Noise) -> Drawn {
+        let all = scores.iter().zip(0..).map(|(&score, id)| Candidate { id, score });
+        if self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0 {
+            return Drawn { winner: best(all, noise), kept: None };
+        }
+        let mut kept: Vec<_> = all.collect();
+        self.filter(&mut kept);
+        // The noise is read in the order of ids.
+        kept.sort_unstable_by_key(|candidate| candidate.id);
+        Drawn { winner: best(kept.iter().copied(), noise), kept: Some(kept) }
     }
 
     fn noise(&self, answer: &[u32]) -> Noise {
@@ -166,11 +177,14 @@ impl Sampling {
     }
 
     /// Steps 1 to 3, in the order of token ids.
-    fn candidates(&self, logits: &[f32], prompt: &[u32], answer: &[u32]) -> Vec<Candidate> {
+    fn scores(&self, logits: &[f32], prompt: &[u32], answer: &[u32]) -> Vec<f64> {
         let mut scores: Vec<_> = logits.iter().map(|&logit| clean(logit)).collect();
         self.penalise(&mut scores, prompt, answer);
-        let divisor = if self.temperature == 0.0 { 1.0 } else { f64::from(self.temperature) };
-        scores.iter().zip(0..).map(|(score, id)| Candidate { id, score: score / divisor }).collect()
+        if self.temperature != 0.0 {
+            let divisor = f64::from(self.temperature);
+            scores.iter_mut().for_each(|score| *score /= divisor);
+        }
+        scores
     }
 
     fn penalise(&self, scores: &mut [f64], prompt: &[u32], answer: &[u32]) {
@@ -230,12 +244,25 @@ fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
     b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
 }
 
-fn highest(candidates: &[Candidate]) -> u32 {
-    candidates.iter().min_by(|a, b| likelier(a, b)).map_or(0, |c| c.id)
+/// What the last steps gave.
+struct Drawn {
+    winner: Candidate,
+    /// What the filters left; none where there are no filters.
+    kept: Option<Vec<Candidate>>,
+}
+
+fn highest(scores: &[f64]) -> u32 {
+    let mut highest = (0, f64::NEG_INFINITY);
+    for (&score, id) in scores.iter().zip(0..) {
+        if score > highest.1 {
+            highest = (id, score);
+        }
+    }
+    highest.0
 }
 
 /// Step 7. A logarithm is taken only where the noise's ceiling leaves a chance to win.
-fn best(candidates: &[Candidate], noise: &mut Noise) -> Candidate {
+fn best(candidates: impl Iterator<Item = Candidate>, noise: &mut Noise) -> Candidate {
     let mut winner: Option<Candidate> = None;
     for candidate in candidates {
         let draw = noise.draw(candidate.id);
@@ -262,7 +289,9 @@ fn short_of(kept: &[Candidate], claim: Candidate) -> f64 {
 /// Keeps the shortest run of likeliest candidates that holds `p` of the probability. Only as much as the run
 /// needs is sorted; the total is summed in the order of token ids, the run from the likeliest on.
 fn keep_nucleus(candidates: &mut Vec<Candidate>, p: f64, top: f64) {
-    candidates.sort_unstable_by_key(|c| c.id);
+    if !candidates.is_sorted_by_key(|c| c.id) {
+        candidates.sort_unstable_by_key(|c| c.id);
+    }
     let total: f64 = candidates.iter().map(|c| exp(c.score - top)).sum();
     let (mut sorted, mut sum) = (0, 0.0);
     while sorted < candidates.len() {

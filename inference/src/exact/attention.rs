@@ -2,8 +2,8 @@
 //!
 //! A row's result depends on its own query and on the positions that it may see, in their order, and on nothing else:
 //! a score is a sum over channels in order, the weights are a softmax over exactly the visible positions, and the
-//! result is a sum over positions in order. Rows are computed four at a time because they share the keys, never
-//! because they share a sum; positions that one of the four may not see weigh exactly zero for it.
+//! result is a sum over positions in order. Some rows are computed together because they share the
+//! keys, never because they share a sum; positions that one of them may not see weigh exactly zero for it.
 
 use std::array::from_fn;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::cache::{HALF, Head, PAGE};
 use super::float::softmax;
 use super::kernel::Routine;
-use super::lanes::{LANES, Lanes};
+use super::lanes::{LANES, Lanes, for_each_row};
 use super::matrix::{Matrix, Window};
 
 /// Heads of queries that share a head of keys, for neighbouring rows of one sequence.
@@ -51,6 +51,7 @@ impl Routine for Attend<'_> {
             let mut row = self.to.rows().start;
             while row < self.to.rows().end {
                 row += match self.to.rows().end - row {
+                    8.. => self.some_rows::<L, 8>(lanes, tile, row, &mut scores),
                     4.. => self.some_rows::<L, 4>(lanes, tile, row, &mut scores),
                     2.. => self.some_rows::<L, 2>(lanes, tile, row, &mut scores),
                     _ => self.some_rows::<L, 1>(lanes, tile, row, &mut scores),
@@ -103,25 +104,24 @@ impl<'a> Attend<'a> {
         pages: Range<usize>,
         scores: &mut [f32],
     ) {
-        let (length, scale) = (pages.len() * PAGE, lanes.splat(self.scale));
+        let (length, scale, width) = (pages.len() * PAGE, lanes.splat(self.scale), self.head.width());
+        let channels: [&[f32]; ROWS] = from_fn(|row| &queries[row].channels[..width]);
         for (at, page) in pages.enumerate() {
             let [first, second] = self.head.keys(page);
             let mut sums = [[lanes.splat(0.0); 2]; ROWS];
-            for (channel, (first, second)) in first.iter().zip(second).enumerate() {
+            for (channel, (first, second)) in first.iter().zip(second).take(width).enumerate() {
                 let keys = [lanes.load_half(first), lanes.load_half(second)];
-                for (sums, query) in sums.iter_mut().zip(queries) {
-                    let query = lanes.splat(query.channels[channel]);
-                    for (sum, keys) in sums.iter_mut().zip(keys) {
-                        *sum = lanes.add(*sum, lanes.mul(keys, query));
-                    }
-                }
+                for_each_row!(ROW < ROWS => {
+                    let query = lanes.splat(channels[ROW][channel]);
+                    sums[ROW][0] = lanes.add(sums[ROW][0], lanes.mul(keys[0], query));
+                    sums[ROW][1] = lanes.add(sums[ROW][1], lanes.mul(keys[1], query));
+                });
             }
-            for (row, sums) in sums.into_iter().enumerate() {
-                let to = scores[row * length + at * PAGE..].as_chunks_mut::<LANES>().0;
-                for (to, sum) in to.iter_mut().zip(sums) {
-                    lanes.store(lanes.mul(sum, scale), to);
-                }
-            }
+            for_each_row!(ROW < ROWS => {
+                let to = scores[ROW * length + at * PAGE..].as_chunks_mut::<LANES>().0;
+                lanes.store(lanes.mul(sums[ROW][0], scale), &mut to[0]);
+                lanes.store(lanes.mul(sums[ROW][1], scale), &mut to[1]);
+            });
         }
     }
 
@@ -136,6 +136,7 @@ impl<'a> Attend<'a> {
         from: usize,
     ) {
         let (length, width) = (pages.len() * PAGE, self.head.width());
+        let weights: [&[f32]; ROWS] = from_fn(|row| &weights[row * length..][..length]);
         let (first, last) = (pages.start * PAGE, queries[ROWS - 1].to);
         let mut sums = [[lanes.splat(0.0); WIDTH]; ROWS];
         for page in pages {
@@ -144,20 +145,20 @@ impl<'a> Attend<'a> {
                 let values = values[(position * width + from) * HALF..].as_chunks::<{ HALF * LANES }>().0;
                 let values = [lanes.load_half(&values[0]), lanes.load_half(&values[1])];
                 let at = page * PAGE - first + position;
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let weight = lanes.splat(weights[row * length + at]);
-                    for (sum, values) in sums.iter_mut().zip(values) {
-                        *sum = lanes.add(*sum, lanes.mul(values, weight));
-                    }
-                }
+                for_each_row!(ROW < ROWS => {
+                    let weight = lanes.splat(weights[ROW][at]);
+                    sums[ROW][0] = lanes.add(sums[ROW][0], lanes.mul(values[0], weight));
+                    sums[ROW][1] = lanes.add(sums[ROW][1], lanes.mul(values[1], weight));
+                });
             }
         }
-        for ((query, sums), &factor) in queries.iter().zip(sums).zip(factors) {
-            for (part, sum) in sums.into_iter().enumerate() {
+        for_each_row!(ROW < ROWS => {
+            let (query, factor) = (queries[ROW], lanes.splat(factors[ROW]));
+            for part in 0..WIDTH {
                 let to = self.to.lanes(query.row, query.tile + from / LANES + part);
-                lanes.store(lanes.mul(sum, lanes.splat(factor)), to);
+                lanes.store(lanes.mul(sums[ROW][part], factor), to);
             }
-        }
+        });
     }
 }
 

@@ -117,8 +117,7 @@ pub(super) fn rotate<L: Lanes>(lanes: L, head: &mut [f32], cosines: &[f32], sine
 pub(super) fn softmax<L: Lanes>(lanes: L, scores: &mut [f32], from: usize, to: usize) -> f32 {
     scores[..from].fill(f32::NEG_INFINITY);
     scores[to..].fill(f32::NEG_INFINITY);
-    let greatest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    let greatest = lanes.splat(greatest);
+    let greatest = lanes.splat(greatest(lanes, scores));
     for scores in scores.as_chunks_mut::<LANES>().0 {
         lanes.store(exp(lanes, lanes.sub(lanes.load(scores), greatest)), scores);
     }
@@ -129,6 +128,18 @@ pub(super) fn softmax<L: Lanes>(lanes: L, scores: &mut [f32], from: usize, to: u
         sum = lanes.add(sum, lanes.load(scores));
     }
     1.0 / lanes.sum(sum)
+}
+
+/// The greatest of some numbers; what is no number is passed over.
+#[inline(always)]
+fn greatest<L: Lanes>(lanes: L, numbers: &[f32]) -> f32 {
+    let mut greatest = lanes.splat(f32::NEG_INFINITY);
+    for numbers in numbers.as_chunks::<LANES>().0 {
+        greatest = lanes.max(lanes.load(numbers), greatest);
+    }
+    let mut of_lanes = [0.0; LANES];
+    lanes.store(greatest, &mut of_lanes);
+    of_lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
 }
 
 /// `to[i] = x[i]`, for values that are to be half floats: limited to their range, no numbers being the least of it.

@@ -135,7 +135,7 @@ pub(super) trait Lanes: Copy {
 /// the compiler unrolls before it sees what vector instructions are, and sums would go through memory.
 macro_rules! for_each_row {
     ($at:ident < $rows:expr => $each:block) => {
-        for_each_row!(@ $at, $rows, $each, 0, 1, 2, 3, 4, 5, 6, 7)
+        for_each_row!(@ $at, $rows, $each, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
     };
     (@ $at:ident, $rows:expr, $each:block, $($row:literal),*) => {
         $(if $row < $rows {
@@ -148,7 +148,7 @@ macro_rules! for_each_row {
 pub(super) use for_each_row;
 
 /// Rows that share one unpacking of weights: as many sums as stay in registers.
-pub(super) const MOST_ROWS: usize = 8;
+pub(super) const MOST_ROWS: usize = 12;
 
 #[cfg(test)]
 mod tests;

@@ -138,11 +138,6 @@ impl Linear {
         self.rows
     }
 
-    /// How many inputs there are.
-    pub(super) const fn columns(&self) -> usize {
-        self.columns
-    }
-
     fn tile(&self, tile: usize) -> &[u8] {
         let length = self.kind.tile(self.columns);
         &self.memory[self.place.clone()][tile * length..][..length]
@@ -258,7 +253,9 @@ impl Input {
         let blocks = self.blocks.chunks_exact_mut(rows.max(1)).enumerate().collect::<Vec<_>>();
         let share = blocks.len().div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
         let mut blocks = blocks.into_iter();
-        let tasks = std::iter::from_fn(|| Some(blocks.by_ref().take(share).collect::<Vec<_>>()).filter(|t| !t.is_empty()));
+        let tasks = std::iter::from_fn(|| {
+            Some(blocks.by_ref().take(share).collect::<Vec<_>>()).filter(|t| !t.is_empty())
+        });
         pool.each(tasks.collect(), |blocks| {
             for (at, to) in blocks {
                 kernel.run(Quantise { values, column: at * BLOCK, to });
@@ -336,6 +333,7 @@ impl Product<'_> {
             while row < self.input.rows() {
                 row += match self.input.rows() - row {
                     MOST_ROWS.. => self.some_rows::<L, W, MOST_ROWS>(lanes, tile, row),
+                    8.. => self.some_rows::<L, W, 8>(lanes, tile, row),
                     4.. => self.some_rows::<L, W, 4>(lanes, tile, row),
                     2.. => self.some_rows::<L, W, 2>(lanes, tile, row),
                     _ => self.some_rows::<L, W, 1>(lanes, tile, row),

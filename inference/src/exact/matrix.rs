@@ -33,10 +33,6 @@ impl Matrix {
         &self.data[row * self.stride..][..self.columns]
     }
 
-    pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
-        &mut self.data[row * self.stride..][..self.columns]
-    }
-
     /// The rows, one after the other.
     pub(super) fn each_row_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         self.data.chunks_exact_mut(self.stride.max(1)).map(|row| &mut row[..self.columns])

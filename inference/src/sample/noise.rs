@@ -11,7 +11,7 @@ use crate::math::ln;
 #[derive(Debug)]
 pub struct Noise {
     stream: blake3::OutputReader,
-    block: [u8; BLOCK],
+    block: Box<[u8; BLOCK]>,
     /// Which block of the stream is in `block`.
     loaded: Option<u64>,
 }
@@ -24,7 +24,7 @@ impl Noise {
         hasher.update(&seed.to_le_bytes());
         hasher.update(&choice.to_le_bytes());
         hasher.update(&index.to_le_bytes());
-        Self { stream: hasher.finalize_xof(), block: [0; BLOCK], loaded: None }
+        Self { stream: hasher.finalize_xof(), block: Box::new([0; BLOCK]), loaded: None }
     }
 
     /// Gumbel noise of a token: `−ln(−ln u)` with `u` uniform in (0, 1).
@@ -39,7 +39,7 @@ impl Noise {
         let (block, within) = (offset / BLOCK as u64, (offset % BLOCK as u64) as usize);
         if self.loaded != Some(block) {
             self.stream.set_position(block * BLOCK as u64);
-            self.stream.fill(&mut self.block);
+            self.stream.fill(self.block.as_mut_slice());
             self.loaded = Some(block);
         }
         let mut bytes = [0; 8];
@@ -68,7 +68,8 @@ pub(super) fn gumbel(draw: Draw) -> f64 {
 }
 
 const CONTEXT: &str = "llamesh inference 1 sampling noise";
-const BLOCK: usize = 64;
+/// BLAKE3 computes many blocks of 64 bytes side by side; a sampler reads all of them in order.
+const BLOCK: usize = 4096;
 /// 2^−52.
 const STEP: f64 = f64::EPSILON;
 /// A little above ln 2, so that the bound holds whatever the last bit of a logarithm is.

@@ -11,22 +11,28 @@ fn greedy() -> Sampling {
     Sampling { temperature: 0.0, ..plain() }
 }
 
+/// Steps 1 to 3.
+fn candidates(sampling: &Sampling, logits: &[f32], prompt: &[u32], answer: &[u32]) -> Vec<Candidate> {
+    let scores = sampling.scores(logits, prompt, answer);
+    scores.into_iter().zip(0..).map(|(score, id)| Candidate { id, score }).collect()
+}
+
 /// The tokens that survive the filters, by ascending id.
 fn survivors(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
-    let mut candidates = sampling.candidates(logits, &[], &[]);
-    sampling.filter(&mut candidates);
-    let mut ids: Vec<_> = candidates.iter().map(|c| c.id).collect();
+    let mut kept = candidates(sampling, logits, &[], &[]);
+    sampling.filter(&mut kept);
+    let mut ids: Vec<_> = kept.iter().map(|c| c.id).collect();
     ids.sort_unstable();
     ids
 }
 
 /// Step 7 without the short cut.
 fn best_by_hand(sampling: &Sampling, logits: &[f32], answer: &[u32]) -> u32 {
-    let mut candidates = sampling.candidates(logits, &[], answer);
-    sampling.filter(&mut candidates);
+    let mut kept = candidates(sampling, logits, &[], answer);
+    sampling.filter(&mut kept);
     let mut noise = sampling.noise(answer);
-    let noised = |c: &Candidate| Candidate { id: c.id, score: c.score + noise.gumbel(c.id) };
-    highest(&candidates.iter().map(noised).collect::<Vec<_>>())
+    let noised = kept.iter().map(|c| Candidate { id: c.id, score: c.score + noise.gumbel(c.id) });
+    noised.min_by(likelier).map_or(0, |c| c.id)
 }
 
 #[test]
@@ -95,7 +101,7 @@ fn filters_keep_what_they_say() {
 #[test]
 fn penalties_do_what_they_say() {
     let scores = |sampling: &Sampling, prompt: &[u32], answer: &[u32]| -> Vec<f64> {
-        sampling.candidates(&[2.0, -2.0, 1.0], prompt, answer).iter().map(|c| c.score).collect()
+        candidates(sampling, &[2.0, -2.0, 1.0], prompt, answer).iter().map(|c| c.score).collect()
     };
     let repeat = Sampling { repeat_penalty: 2.0, ..plain() };
     assert_eq!(scores(&repeat, &[0], &[1, 1]), [1.0, -4.0, 1.0]);
@@ -189,7 +195,7 @@ proptest! {
         top_p in 0.0f32..1.0,
     ) {
         let sampling = Sampling { top_p, ..plain() };
-        let mut sorted = sampling.candidates(&logits, &[], &[]);
+        let mut sorted = candidates(&sampling, &logits, &[], &[]);
         let top = logits.iter().copied().fold(f32::MIN, f32::max);
         let total: f64 = sorted.iter().map(|c| exp(c.score - f64::from(top))).sum();
         sorted.sort_by(likelier);
