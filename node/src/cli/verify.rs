@@ -89,7 +89,7 @@ async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
             let embedder = Embedder::load(&path).map_err(bad)?;
             return Ok(verification::embedding::replay(&file, &embedder));
         }
-        let engine: Arc<dyn Engine> = model::load(&path).map_err(bad)?;
+        let engine: Arc<dyn Engine> = model::load(&path, None).map_err(bad)?;
         let bar = Bar::new();
         let mut last = None;
         let verdict = verification::replay(&file, &engine, |done, of| {
