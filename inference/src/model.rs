@@ -56,7 +56,8 @@ pub struct Description {
 /// How to load a model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loading {
-    /// Threads that compute; as many as the machine has cores by default.
+    /// Threads of the exact engine; as many as the machine has cores by default. Candle's are its own
+    /// ([`threads`](crate::kernels::threads)).
     pub threads: Option<usize>,
     /// The exact engine's path; by default the fastest, or what `LLAMESH_KERNEL` says.
     pub kernel: Option<Kernel>,

@@ -64,7 +64,7 @@ pub struct Settings {
     pub price_completion: Option<u64>,
     /// Jobs that run at once.
     pub slots: Option<usize>,
-    /// Threads that a language model computes on; as many as there are cores unless told otherwise.
+    /// Threads of the exact engine, for each model; one for each core unless told otherwise.
     pub threads: Option<NonZeroUsize>,
     /// Agents.
     pub agent: Vec<AgentSettings>,

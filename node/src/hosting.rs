@@ -140,8 +140,7 @@ impl<'a> Host<'a> {
             Form::Gguf => load_language(file, slots, threads),
         });
         let loaded = loaded.await.map_err(Failure::of(Class::Internal))?;
-        let loaded =
-            loaded.map_err(|error| Failure::new(Class::Model, format!("{}: {error}", path.display())))?;
+        let loaded = loaded.map_err(|error| Failure::of_load(&path, &error))?;
         self.loaded.insert(selector.to_owned(), loaded.clone());
         Ok(loaded)
     }

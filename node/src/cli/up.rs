@@ -57,7 +57,7 @@ pub(super) struct Up {
     /// Jobs that run at once [default: 2]
     #[arg(long, env = "LLAMESH_SLOTS", value_name = "N")]
     slots: Option<usize>,
-    /// Threads that a language model computes on [default: one for each core]
+    /// Threads of the exact engine, for each model [default: one for each core]
     #[arg(long, env = "LLAMESH_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// Settings and agents [default: llamesh.toml in the data directory]

@@ -84,7 +84,7 @@ impl Verify {
 
 async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
     let replayed = tokio::task::spawn_blocking(move || {
-        let bad = |error: LoadError| Failure::new(Class::Model, format!("{}: {error}", path.display()));
+        let bad = |error: LoadError| Failure::of_load(&path, &error);
         if path.is_dir() {
             let embedder = Embedder::load(&path).map_err(bad)?;
             return Ok(verification::embedding::replay(&file, &embedder));
