@@ -159,11 +159,9 @@ impl Described {
         file: &mut BufReader<File>,
         (size, fallback): (u64, String),
     ) -> Result<Self, LoadError> {
-        let embeddings = match content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims()) {
-            Some(&[embeddings, _]) => embeddings,
-            _ => {
-                return Err(LoadError::Broken { what: "the embeddings are missing or no matrix".to_owned() });
-            }
+        let shape = content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims());
+        let Some(&[embeddings, _]) = shape else {
+            return Err(LoadError::Broken { what: "the embeddings are missing or no matrix".to_owned() });
         };
         let vocabulary = Vocabulary::from_gguf(content)?;
         content.metadata.retain(|_, value| !matches!(value, Value::Array(_)));

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use crypto::Digest;
 use inference::bench::{Measured, measure};
-use inference::kernels::{self, isa_class};
-use inference::{Engine, EngineChoice, LoadError, Loading, load_exactly, load_with};
+use inference::{Engine, EngineChoice, LoadError, Loading, kernels, load_exactly, load_with};
 use serde::Serialize;
 
 use super::{Common, print};
@@ -108,7 +107,9 @@ impl Bench {
 
 fn candle(path: &Path) -> Result<Loaded, LoadError> {
     let engine = load_with(path, Loading { engine: EngineChoice::Candle, ..Loading::default() })?;
-    Ok(Loaded { engine, kernel: isa_class(), threads: kernels::threads() })
+    // A profile of candle names the arithmetic between its version and its chunk.
+    let kernel = engine.profile().split('/').nth(1).unwrap_or_default().to_owned();
+    Ok(Loaded { engine, kernel, threads: kernels::threads() })
 }
 
 impl Report {
