@@ -1,9 +1,12 @@
 //! candle's own models as an engine: for families that the exact engine does not know.
 //!
 //! candle keeps the weights as they are quantised and picks kernels by shape and processor, so its logits are the same
-//! only within one profile (version of candle, class of instruction set, size of a prompt chunk), and receipts from
-//! it can be *consistent*, never exact, elsewhere. Weights are shared: a sequence is a clone of the model that owns
-//! nothing but its cache.
+//! only within one profile (version of candle, GPU or class of instruction set, size of a prompt chunk), and receipts
+//! from it can be *consistent*, never exact, elsewhere. Weights are shared: a sequence is a clone of the model that
+//! owns nothing but its cache.
+//!
+//! With the features `cuda` or `metal` it computes on the first GPU. They are compiled only where the toolkits are, and
+//! serve files that the exact engine, which runs on the processor, does not take or is not to take.
 
 use std::fmt;
 use std::fs::File;
@@ -60,11 +63,15 @@ impl Architecture {
             .ok_or_else(|| LoadError::UnsupportedArchitecture { name, supported: supported() })
     }
 
-    fn weights(self, content: Content, file: &mut BufReader<File>) -> candle_core::Result<Weights> {
-        let cpu = &Device::Cpu;
+    fn weights(
+        self,
+        content: Content,
+        file: &mut BufReader<File>,
+        device: &Device,
+    ) -> candle_core::Result<Weights> {
         Ok(match self {
-            Self::Llama => Weights::Llama(quantized_llama::ModelWeights::from_gguf(content, file, cpu)?),
-            Self::Qwen3 => Weights::Qwen3(quantized_qwen3::ModelWeights::from_gguf(content, file, cpu)?),
+            Self::Llama => Weights::Llama(quantized_llama::ModelWeights::from_gguf(content, file, device)?),
+            Self::Qwen3 => Weights::Qwen3(quantized_qwen3::ModelWeights::from_gguf(content, file, device)?),
         })
     }
 }
@@ -74,6 +81,7 @@ pub struct CandleModel {
     description: Description,
     profile: String,
     weights: Weights,
+    device: Device,
 }
 
 impl CandleModel {
@@ -87,8 +95,9 @@ impl CandleModel {
         // candle makes tables as long as the context, so it must see the shortened one.
         let key = format!("{}.context_length", architecture.name());
         content.metadata.insert(key, Value::U32(description.card.context as u32));
-        let weights = architecture.weights(content, &mut BufReader::new(file)).map_err(broken)?;
-        Ok(Self { description, profile: profile(), weights })
+        let device = device();
+        let weights = architecture.weights(content, &mut BufReader::new(file), &device).map_err(broken)?;
+        Ok(Self { description, profile: profile(&device), weights, device })
     }
 }
 
@@ -106,7 +115,7 @@ impl Engine for CandleModel {
     }
 
     fn sequence(&self) -> Box<dyn Sequence> {
-        Box::new(CandleSequence { weights: self.weights.clone(), length: 0 })
+        Box::new(CandleSequence { weights: self.weights.clone(), device: self.device.clone(), length: 0 })
     }
 }
 
@@ -128,12 +137,13 @@ enum Weights {
 
 struct CandleSequence {
     weights: Weights,
+    device: Device,
     length: usize,
 }
 
 impl CandleSequence {
     fn logits(&mut self, tokens: &[u32]) -> candle_core::Result<Vec<f32>> {
-        let input = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
+        let input = Tensor::new(tokens, &self.device)?.unsqueeze(0)?;
         let output = match &mut self.weights {
             Weights::Llama(weights) => weights.forward(&input, self.length)?,
             Weights::Qwen3(weights) => weights.forward(&input, self.length)?,
@@ -195,8 +205,26 @@ fn ranged(content: &Content, key: &str, high: usize) -> Result<usize, LoadError>
     Ok(value)
 }
 
-fn profile() -> String {
-    format!("candle-{CANDLE}/{}/prefill-{CHUNK}", isa_class())
+/// The GPU that this build is for, if the machine has one.
+fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    if let Ok(device) = Device::new_cuda(0) {
+        return device;
+    }
+    #[cfg(feature = "metal")]
+    if let Ok(device) = Device::new_metal(0) {
+        return device;
+    }
+    Device::Cpu
+}
+
+fn profile(device: &Device) -> String {
+    let arithmetic = match device {
+        Device::Cpu => isa_class(),
+        Device::Cuda(_) => "cuda".to_owned(),
+        Device::Metal(_) => "metal".to_owned(),
+    };
+    format!("candle-{CANDLE}/{arithmetic}/prefill-{CHUNK}")
 }
 
 /// Prompt tokens in a step: a cancelled job must end within a second on slow machines, and longer chunks are
@@ -220,6 +248,7 @@ mod tests {
     fn the_profile_names_the_locked_version() {
         let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
         assert!(lock.contains(&format!("name = \"candle-core\"\nversion = \"{CANDLE}\"")));
-        assert!(profile().starts_with("candle-") && profile().ends_with("/prefill-32"));
+        let profile = profile(&Device::Cpu);
+        assert!(profile.starts_with("candle-") && profile.ends_with("/prefill-32"));
     }
 }

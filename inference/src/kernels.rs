@@ -16,6 +16,12 @@ pub fn isa_class() -> String {
     format!("{}{suffix}", instructions())
 }
 
+/// How many threads candle computes on: `RAYON_NUM_THREADS`, or as many as there are cores.
+#[must_use]
+pub fn threads() -> usize {
+    candle_core::utils::get_num_threads()
+}
+
 fn is_set(variable: &str) -> bool {
     std::env::var(variable).is_ok_and(|value| !value.is_empty() && value != "0")
 }

@@ -56,7 +56,8 @@ pub struct Description {
 /// How to load a model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loading {
-    /// Threads that compute; as many as the machine has cores by default.
+    /// Threads of the exact engine; as many as the machine has cores by default. Candle's are its own
+    /// ([`threads`](crate::kernels::threads)).
     pub threads: Option<usize>,
     /// The exact engine's path; by default the fastest, or what `LLAMESH_KERNEL` says.
     pub kernel: Option<Kernel>,
@@ -158,11 +159,9 @@ impl Described {
         file: &mut BufReader<File>,
         (size, fallback): (u64, String),
     ) -> Result<Self, LoadError> {
-        let embeddings = match content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims()) {
-            Some(&[embeddings, _]) => embeddings,
-            _ => {
-                return Err(LoadError::Broken { what: "the embeddings are missing or no matrix".to_owned() });
-            }
+        let shape = content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims());
+        let Some(&[embeddings, _]) = shape else {
+            return Err(LoadError::Broken { what: "the embeddings are missing or no matrix".to_owned() });
         };
         let vocabulary = Vocabulary::from_gguf(content)?;
         content.metadata.retain(|_, value| !matches!(value, Value::Array(_)));

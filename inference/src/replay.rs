@@ -44,6 +44,8 @@ pub struct Replay {
     pub first: Option<u32>,
     /// The largest margin of any position and of the ending, in logits; infinite where no rounding could explain it.
     pub worst_margin: f32,
+    /// The mean margin of all positions, in logits.
+    pub mean_margin: f32,
     /// Whether the answer ends where and as claimed; none when nothing was claimed.
     pub finish_agrees: Option<bool>,
     /// The first segment whose hidden states are others than were committed to. The commitments must be as many as
@@ -104,6 +106,8 @@ pub struct Replaying {
     /// Where a stop text was complete.
     stopped: Option<usize>,
     checked: usize,
+    /// The margins of all positions so far, added up.
+    margins: f64,
     found: Replay,
     over: bool,
 }
@@ -122,6 +126,7 @@ impl Replaying {
             segments: 0,
             stopped: None,
             checked: 0,
+            margins: 0.0,
             found: Replay { of: claim.answer.len() as u32, ..Replay::default() },
             over: false,
         }
@@ -147,6 +152,7 @@ impl Replaying {
             return Ok(self.progress());
         }
         self.check_segments();
+        self.found.mean_margin = (self.margins / self.claim.answer.len().max(1) as f64) as f32;
         self.found.finish_agrees = self.claim.finish.map(|reason| self.check_ending(reason));
         self.over = true;
         Ok(ReplayStep::Finished(std::mem::take(&mut self.found)))
@@ -182,6 +188,7 @@ impl Replaying {
         if let Some(digest) = self.commitment.push(position.state.as_deref()) {
             self.check_segment(digest);
         }
+        self.margins += judgement.margin;
         self.text.push(claimed);
         if self.text.stopped() && self.stopped.is_none() {
             self.stopped = Some(self.checked);

@@ -119,8 +119,13 @@ impl Context {
 
     /// The next token. Waits while the network is behind.
     pub async fn token(&self, token: Token) {
+        self.token_with(token, None).await;
+    }
+
+    /// The next token, and, if it is the last of a segment, what an exact engine commits to.
+    pub async fn token_with(&self, token: Token, activations: Option<Digest>) {
         let permit = Arc::clone(&self.window).acquire_owned().await.ok();
-        self.produce(Production::Token(token), permit).await;
+        self.produce(Production::Token { token, activations }, permit).await;
     }
 
     /// Submits a sub-job: within what is left of this job's limits, and cancelled with it.

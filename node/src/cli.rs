@@ -3,6 +3,7 @@
 //! stdout is data (`--json` everywhere: one JSON document a line), stderr is talk. Failures end with a next step and
 //! an exit code by class ([`crate::failure`]). A reader that closes the pipe early is no failure.
 
+mod bench;
 mod demo;
 mod doctor;
 mod find;
@@ -65,6 +66,8 @@ enum Command {
     Peers(peers::Peers),
     /// List, fetch or delete models
     Models(models::Models),
+    /// Measure a model on this machine
+    Bench(bench::Bench),
     /// List receipts, or export one
     Receipts(receipts::Receipts),
     /// Check a receipt file
@@ -99,6 +102,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Find(find) => find.run(common).await,
             Command::Peers(peers) => peers.run(common).await,
             Command::Models(models) => models.run(common).await,
+            Command::Bench(bench) => bench.run(common).await,
             Command::Receipts(receipts) => receipts.run(&common),
             Command::Verify(verify) => verify.run(common).await,
             Command::Doctor(doctor) => doctor.run(common).await,

@@ -21,6 +21,7 @@
 //! ```
 
 use std::io::ErrorKind;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crypto::Network;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub price_completion: Option<u64>,
     /// Jobs that run at once.
     pub slots: Option<usize>,
+    /// Threads of the exact engine, for each model; one for each core unless told otherwise.
+    pub threads: Option<NonZeroUsize>,
     /// Agents.
     pub agent: Vec<AgentSettings>,
 }
@@ -141,6 +144,7 @@ impl Settings {
             price_prompt: self.price_prompt.or(file.price_prompt),
             price_completion: self.price_completion.or(file.price_completion),
             slots: self.slots.or(file.slots),
+            threads: self.threads.or(file.threads),
             agent: list(self.agent, file.agent),
         }
     }
@@ -287,6 +291,16 @@ mod tests {
             let refused = settings(&format!("{beside}\n{AGENT}")).agents().unwrap_err();
             assert_eq!(refused.class, Class::Usage, "{beside}");
         }
+    }
+
+    #[test]
+    fn threads_of_a_flag_beat_those_of_the_file_and_none_are_refused() {
+        let said = |text: &str| settings(text).threads.map(NonZeroUsize::get);
+        assert_eq!((said("threads = 3"), said("")), (Some(3), None));
+        let over = settings("threads = 1").over(settings("threads = 3"));
+        assert_eq!(over.threads, NonZeroUsize::new(1));
+        assert_eq!(settings("").over(settings("threads = 3")).threads, NonZeroUsize::new(3));
+        assert!(toml::from_str::<Settings>("threads = 0").is_err());
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! | 9 | the data directory: locked, or damaged |
 //! | 10 | the model: not to be had, or damaged |
 
+use std::path::Path;
+
+use inference::LoadError;
 use protocol::JobError;
 
 /// A failed command.
@@ -56,6 +59,14 @@ impl Failure {
     /// A failure of a class.
     pub fn new(class: Class, message: impl std::fmt::Display) -> Self {
         Self { class, message: message.to_string() }
+    }
+
+    /// A model that was not loaded. A kernel that cannot be had is no fault of the file.
+    pub fn of_load(path: &Path, error: &LoadError) -> Self {
+        match error {
+            LoadError::Kernel(_) => Self::new(Class::Usage, error),
+            _ => Self::new(Class::Model, format!("{}: {error}", path.display())),
+        }
     }
 
     /// For `map_err`.

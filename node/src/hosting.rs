@@ -1,6 +1,7 @@
 //! From plans to agents: models are fetched, loaded once each, measured, and put to work.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use inference::{Embedder, LoadError, Worker};
@@ -25,6 +26,7 @@ pub struct Host<'a> {
     models: &'a Models,
     progress: &'a dyn Progress,
     slots: usize,
+    threads: Option<NonZeroUsize>,
     loaded: BTreeMap<String, Engine>,
 }
 
@@ -38,7 +40,13 @@ enum Engine {
 impl<'a> Host<'a> {
     /// A host whose models run `slots` jobs at once each.
     pub fn new(models: &'a Models, progress: &'a dyn Progress, slots: usize) -> Self {
-        Self { models, progress, slots, loaded: BTreeMap::new() }
+        Self { models, progress, slots, threads: None, loaded: BTreeMap::new() }
+    }
+
+    /// The same with so many threads for each language model instead of one for each core.
+    #[must_use]
+    pub fn with_threads(self, threads: Option<NonZeroUsize>) -> Self {
+        Self { threads, ..self }
     }
 
     /// All agents of a peer.
@@ -126,14 +134,13 @@ impl<'a> Host<'a> {
             return Ok(loaded.clone());
         }
         let file = self.models.obtain(selector, self.progress).await.map_err(Failure::of(Class::Model))?;
-        let (path, slots) = (file.path.clone(), self.slots);
+        let (path, slots, threads) = (file.path.clone(), self.slots, self.threads);
         let loaded = tokio::task::spawn_blocking(move || match file.form {
             Form::Folder => load_embedder(file),
-            Form::Gguf => load_language(file, slots),
+            Form::Gguf => load_language(file, slots, threads),
         });
         let loaded = loaded.await.map_err(Failure::of(Class::Internal))?;
-        let loaded =
-            loaded.map_err(|error| Failure::new(Class::Model, format!("{}: {error}", path.display())))?;
+        let loaded = loaded.map_err(|error| Failure::of_load(&path, &error))?;
         self.loaded.insert(selector.to_owned(), loaded.clone());
         Ok(loaded)
     }
@@ -145,8 +152,8 @@ fn load_embedder(file: ModelFile) -> Result<Engine, LoadError> {
     Ok(Engine::Embedder(embedder::Loaded { name: file.name, embedder, speed }))
 }
 
-fn load_language(file: ModelFile, slots: usize) -> Result<Engine, LoadError> {
-    let engine = model::load(&file.path)?;
+fn load_language(file: ModelFile, slots: usize, threads: Option<NonZeroUsize>) -> Result<Engine, LoadError> {
+    let engine = model::load(&file.path, threads)?;
     let speed = model::measure(engine.as_ref());
     let worker = Worker::start(engine, slots, QUEUE).map_err(LoadError::Io)?;
     Ok(Engine::Language(Loaded { name: file.name, worker, speed }))

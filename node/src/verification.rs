@@ -7,16 +7,22 @@
 //! | verdict | meaning |
 //! |---|---|
 //! | `signed` | both parties signed exactly this; nothing was recomputed |
-//! | `exact` | every token was drawn again |
+//! | `exact` | every token was drawn again; on an exact profile, from the very states that were committed to |
 //! | `consistent` | at most 5 % of the tokens differ, each by at most 0.5 logit: rounding explains it, fraud is unlikely |
 //! | | of a vector ([`embedding`]): no number differs by more than 0.001 |
 //! | `refuted` | the file was altered, or the answer is not this model's |
 //! | `unverifiable` | something that a replay needs is not there |
+//!
+//! Two rules lead to the words. Where the receipt names an exact profile and the engine at hand has it, nothing is left to
+//! rounding: the verdict is `exact`, or `refuted` with the first position that differs, or the first of a segment whose
+//! commitment does. Between other profiles the tolerant rule holds, and the verdict tells the margins: by how much each
+//! claimed token would have to rise, at most and in the mean of all positions.
 
 pub mod embedding;
 
 use std::sync::Arc;
 
+use inference::commitment::SEGMENT;
 use inference::replay::Claim;
 use inference::tokens::{Detokenizer, StopFilter};
 use inference::{Engine, FinishReason, Replay, ReplayStep};
@@ -43,7 +49,7 @@ pub struct Verdict {
     pub agree: u32,
     /// Positions looked at.
     pub of: u32,
-    /// The first that differs.
+    /// The first that differs, or the first of a segment that was committed to with other states.
     pub first: Option<u32>,
     /// What led to the word.
     pub why: String,
@@ -127,7 +133,8 @@ pub fn replay(file: &ReceiptFile, engine: &Arc<dyn Engine>, mut progress: impl F
         Err(verdict) => return verdict,
     };
     match run(engine.as_ref(), &claim, &mut progress) {
-        Ok(replay) => judge(receipt, engine.profile(), &replay),
+        Ok(replay) if is_exact(receipt, engine.as_ref()) => judge_exactly(engine.profile(), &replay, &claim),
+        Ok(replay) => judge_tolerantly(receipt, engine.profile(), &replay),
         Err(error) => Verdict::new(Word::Unverifiable, format!("the replay failed: {error}")),
     }
 }
@@ -154,13 +161,10 @@ fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Cl
         Finish::Length => FinishReason::Length,
         Finish::Stop => FinishReason::Stop,
     });
-    Ok(Claim {
-        prompt,
-        answer,
-        sampling: model::sampling(&receipt.sampling),
-        finish,
-        activations: Vec::new(),
-    })
+    // Other engines have other states, or none.
+    let exact = is_exact(receipt, engine);
+    let activations = if exact { opening.activations.clone() } else { Vec::new() };
+    Ok(Claim { prompt, answer, sampling: model::sampling(&receipt.sampling), finish, activations })
 }
 
 /// The text that was delivered must be the text of the tokens: ids alone could be right under a forged text.
@@ -198,27 +202,63 @@ fn run(
     Ok(found)
 }
 
-fn judge(receipt: &Receipt, profile: &str, replay: &Replay) -> Verdict {
-    let Replay { agree, of, first, worst_margin, .. } = *replay;
+/// Whether the answer can be judged bit by bit: it was made on the exact profile that replays it. A receipt says itself
+/// what it was made on; whoever lies about that to be judged with tolerance is judged by the margins.
+fn is_exact(receipt: &Receipt, engine: &dyn Engine) -> bool {
+    engine.is_exact() && receipt.engine.as_deref() == Some(engine.profile())
+}
+
+/// Every token, the ending and every commitment are what this machine computes, or the answer is not this model's.
+fn judge_exactly(profile: &str, replay: &Replay, claim: &Claim) -> Verdict {
+    let Replay { agree, of, .. } = *replay;
+    let (segments, differ) = (claim.activations.len(), of - agree);
+    let segment = replay.first_segment.map(|segment| segment * SEGMENT as u32);
+    let first = replay.first.or(segment);
+    let why = match (first, replay.first, replay.finish_agrees) {
+        (None, _, Some(false)) => format!("the answer does not end where the model ends it, on {profile}"),
+        (None, ..) if segments > 0 => {
+            format!("every token and the states behind {segments} segments were computed again, on {profile}")
+        }
+        (None, ..) => format!("every token was drawn again, on {profile}"),
+        (Some(at), Some(_), _) => {
+            format!(
+                "{differ} of {of} tokens differ, the first at position {at}; {profile} leaves no room for it"
+            )
+        }
+        (Some(at), None, _) => {
+            format!(
+                "every token was drawn again, but what was committed to from position {at} on is not what {profile} computes"
+            )
+        }
+    };
+    let verdict = if replay.exact() { Word::Exact } else { Word::Refuted };
+    Verdict { verdict, agree, of, first, why }
+}
+
+/// Other arithmetic, other bits: what differs is weighed by the margins.
+fn judge_tolerantly(receipt: &Receipt, profile: &str, replay: &Replay) -> Verdict {
+    let Replay { agree, of, first, worst_margin: worst, mean_margin: mean, .. } = *replay;
     let differ = of - agree;
-    let tolerable = differ * CONSISTENT_SHARE <= of && worst_margin <= CONSISTENT_MARGIN;
-    let ends = replay.finish_agrees != Some(false);
+    let tolerable = differ * CONSISTENT_SHARE <= of && worst <= CONSISTENT_MARGIN;
     let theirs = receipt.engine.as_deref().unwrap_or("unknown");
     let engines =
         if theirs == profile { format!("on {profile}") } else { format!("{theirs} replayed on {profile}") };
+    let margins = || {
+        format!(
+            "{differ} of {of} tokens differ, by {worst:.3} logit at most and {mean:.4} over all, {engines}"
+        )
+    };
+    let ends = replay.finish_agrees != Some(false);
     let (verdict, why) = match (replay.exact(), tolerable) {
         (true, _) => (Word::Exact, format!("every token was drawn again, {engines}")),
-        (false, true) => (
-            Word::Consistent,
-            format!("{differ} of {of} tokens differ, by {worst_margin:.3} logit at most, {engines}"),
-        ),
+        (false, true) => (Word::Consistent, margins()),
         (false, false) if !ends && differ == 0 => {
             (Word::Refuted, format!("the answer does not end where the model ends it, {engines}"))
         }
-        (false, false) => (
-            Word::Refuted,
-            format!("{differ} of {of} tokens differ, by up to {worst_margin:.3} logit, {engines}"),
-        ),
+        (false, false) => (Word::Refuted, margins()),
     };
     Verdict { verdict, agree, of, first, why }
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,7 +169,20 @@ pub enum Production {
         template_time: u64,
     },
     /// The next token.
-    Token(Token),
+    Token {
+        /// What it is.
+        token: Token,
+        /// With the last token of each segment ([`crate::receipt::SEGMENT`]), what an exact engine commits to
+        /// ([`crate::receipt::Segment::activations`]). With other tokens it is passed over.
+        activations: Option<Digest>,
+    },
+}
+
+impl From<Token> for Production {
+    /// A token of an engine that commits to nothing.
+    fn from(token: Token) -> Self {
+        Self::Token { token, activations: None }
+    }
 }
 
 /// What to do, in order.

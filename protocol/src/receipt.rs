@@ -9,7 +9,7 @@
 //! (input, salt, tokens) stays with the requester, who may show it or not.
 
 use crypto::signed::Malformed;
-use crypto::{Commitment, Digest, Hasher, Network, Payload, PeerId, Transcript};
+use crypto::{Commitment, Digest, Hasher, Network, Payload, PeerId, Signed, Transcript};
 use serde::{Deserialize, Serialize};
 
 use crate::job::Salt;
@@ -77,8 +77,30 @@ pub struct Segment {
     pub end: u64,
     /// The running commitment after them.
     pub commitment: Commitment,
-    /// Digest of the engine's hidden states over the segment (reserved).
+    /// Digest of the hidden states that an exact engine drew the segment's tokens from. All full segments of an answer
+    /// have one, or none has ([`Segment::may_commit`]).
     pub activations: Option<Digest>,
+}
+
+impl Segment {
+    /// True when a segment that ends with `last` may have these activations, after so many segments of which so many
+    /// had some. A segment is full when all its tokens have ids; with a last piece that has none, it is the answer's
+    /// last and has no activations.
+    pub fn may_commit(
+        activations: Option<Digest>,
+        last: &Token,
+        (committed, segments): (usize, usize),
+    ) -> bool {
+        match activations {
+            Some(_) => last.id.is_some() && committed == segments,
+            None => last.id.is_none() || committed == 0,
+        }
+    }
+
+    /// The name that this statement has if `provider` signs it ([`Signed::digest`], which no signature enters).
+    pub fn name(&self, provider: PeerId) -> Digest {
+        Signed::<Self>::from_parts(provider, self.encode(), [0; 64]).digest()
+    }
 }
 
 /// Why an answer ended.
@@ -203,6 +225,9 @@ pub struct Opening {
     pub salt: Salt,
     /// The answer, token by token.
     pub output: Vec<Token>,
+    /// What the provider committed to with each full segment, in order; empty when it committed to nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub activations: Vec<Digest>,
 }
 
 /// How a receipt and an opening, or a receipt and what was seen, can disagree.
@@ -215,6 +240,9 @@ pub enum Mismatch {
     /// The tokens are not the ones that were committed to.
     #[error("the output is not the one that the receipt commits to")]
     Output,
+    /// The segments are not the ones that were signed.
+    #[error("the segments are not the ones that the receipt names")]
+    Segments,
     /// Price, cost or counts do not add up.
     #[error("the receipt's counts and cost do not add up")]
     Sum,
@@ -227,22 +255,47 @@ impl Receipt {
     /// Checks a receipt against its opening.
     ///
     /// # Errors
-    /// [`Mismatch::Input`], [`Mismatch::Output`] or [`Mismatch::Sum`].
+    /// [`Mismatch::Input`], [`Mismatch::Output`], [`Mismatch::Segments`] or [`Mismatch::Sum`].
     pub fn check_opening(&self, opening: &Opening) -> Result<(), Mismatch> {
         if opening.input.commitment(&opening.salt) != self.input {
             return Err(Mismatch::Input);
         }
         let mut transcript = Transcript::new(&self.job.0);
+        let mut commitments = Vec::new();
         for (index, token) in opening.output.iter().enumerate() {
             if !token.may_follow(&opening.output[..index], self.kind.has_ids(self.model)) {
                 return Err(Mismatch::Output);
             }
             transcript.push(token.id, &token.text);
+            if transcript.len().is_multiple_of(SEGMENT) {
+                commitments.push(transcript.commitment());
+            }
         }
         if opening.output.iter().map(|token| token.text.len()).sum::<usize>() > Token::MAX_ANSWER {
             return Err(Mismatch::Output);
         }
-        self.check_output(&transcript)
+        self.check_output(&transcript)?;
+        self.check_segments(opening, &commitments)
+    }
+
+    /// Puts the segments together again, given the commitment after each: that is how the provider's signature under
+    /// the receipt binds what it committed to on the way.
+    fn check_segments(&self, opening: &Opening, commitments: &[Commitment]) -> Result<(), Mismatch> {
+        let mut committed = 0;
+        let lasts = opening.output.iter().skip(SEGMENT as usize - 1).step_by(SEGMENT as usize);
+        for (index, ((last, &commitment), stretch)) in lasts.zip(commitments).zip(&self.segments).enumerate()
+        {
+            let end = (index as u64 + 1) * SEGMENT;
+            let activations = last.id.and_then(|_| opening.activations.get(committed)).copied();
+            let segment = Segment { job: self.job, order: self.order, end, commitment, activations };
+            let signed = stretch.end == end && stretch.segment == segment.name(stretch.provider);
+            if !signed || !Segment::may_commit(activations, last, (committed, index)) {
+                return Err(Mismatch::Segments);
+            }
+            committed += usize::from(activations.is_some());
+        }
+        let all = (commitments.len(), committed) == (self.segments.len(), opening.activations.len());
+        if all { Ok(()) } else { Err(Mismatch::Segments) }
     }
 
     /// Checks the receipt's sums, and its output against what was seen.

@@ -149,7 +149,7 @@ impl Work {
             Step::Read(done) => (Production::Progress { done, of: prompt }, Step::Write(0)),
             Step::Write(index) => {
                 let next = if index + 1 < len { Step::Write(index + 1) } else { Step::Finish };
-                (Production::Token(self.answer.token(index)), next)
+                (Production::from(self.answer.token(index)), next)
             }
             Step::Finish => (Production::Finished(finish), Step::Finish),
         };
@@ -238,7 +238,7 @@ mod tests {
         assert!(matches!(produced[0], (0, _, Production::Prompt { tokens: 100, .. })));
         assert!(matches!(produced[1], (64, _, Production::Progress { done: 64, of: 100 })));
         assert!(matches!(produced[2], (100, _, Production::Progress { done: 100, of: 100 })));
-        assert!(matches!(produced[3], (110, _, Production::Token(_))));
+        assert!(matches!(produced[3], (110, _, Production::Token { .. })));
         let (end, _, last) = produced.last().unwrap();
         assert_eq!(*end, 100 + 10 * tokens);
         assert!(matches!(last, Production::Finished(_)));

@@ -4,9 +4,13 @@
 //! told, and steps become tokens. The worker's sink never blocks: a full channel hands the step back, and the worker
 //! offers it again.
 
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
-use inference::{Chat, FinishReason, Flow, Prompt, PromptError, Request, Step, SubmitError, Worker};
+use inference::{
+    Chat, FinishReason, Flow, LoadError, Loading, Prompt, PromptError, Request, Step, SubmitError, Worker,
+};
 use inference::{Event as Work, GenerateError};
 use protocol::profile::LatencyClass;
 use protocol::receipt::prompt_digest;
@@ -103,7 +107,9 @@ impl ModelAgent {
         while let Some(event) = taken.recv().await {
             match event {
                 Work::Step(Step::Prefilled { done, of }) => context.progress(done, of).await,
-                Work::Step(Step::Token { id, text, .. }) => context.token(Token { id: Some(id), text }).await,
+                Work::Step(Step::Token { id, text, activations, .. }) => {
+                    context.token_with(Token { id: Some(id), text }, activations).await;
+                }
                 Work::Step(Step::Finished { reason, rest, .. }) => {
                     if !rest.is_empty() {
                         context.token(Token { id: None, text: rest }).await;
@@ -141,12 +147,12 @@ impl Agent for ModelAgent {
     }
 }
 
-/// Loads a model and says which way it failed.
+/// Loads a model, to compute on so many threads; on all cores unless told otherwise.
 ///
 /// # Errors
-/// [`inference::LoadError`].
-pub fn load(path: &std::path::Path) -> Result<Arc<dyn inference::Engine>, inference::LoadError> {
-    inference::load(path)
+/// [`LoadError`].
+pub fn load(path: &Path, threads: Option<NonZeroUsize>) -> Result<Arc<dyn inference::Engine>, LoadError> {
+    inference::load_with(path, Loading { threads: threads.map(NonZeroUsize::get), ..Loading::default() })
 }
 
 /// What the engine measures of itself, as a profile says it.

@@ -1,5 +1,7 @@
 //! `llamesh up`: a peer, until it is told to stop.
 
+use std::num::NonZeroUsize;
+
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use protocol::{Capability, peer};
@@ -55,6 +57,9 @@ pub(super) struct Up {
     /// Jobs that run at once [default: 2]
     #[arg(long, env = "LLAMESH_SLOTS", value_name = "N")]
     slots: Option<usize>,
+    /// Threads of the exact engine, for each model [default: one for each core]
+    #[arg(long, env = "LLAMESH_THREADS", value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// Settings and agents [default: llamesh.toml in the data directory]
     #[arg(long, env = "LLAMESH_CONFIG", value_name = "FILE")]
     config: Option<std::path::PathBuf>,
@@ -79,7 +84,9 @@ impl Up {
         let mut peer = peer::Config::default();
         peer.bidder.slots = settings.slots.unwrap_or(peer.bidder.slots);
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
-        let agents = Host::new(&models, &Bar::new(), peer.bidder.slots).host(plans).await?;
+        let bar = Bar::new();
+        let mut host = Host::new(&models, &bar, peer.bidder.slots).with_threads(settings.threads);
+        let agents = host.host(plans).await?;
         let Addresses { listen, external, bootstrap } = addresses;
         let node = Node::start(NodeConfig {
             network: settings.network.clone().unwrap_or_default(),
@@ -117,6 +124,7 @@ impl Up {
             price_prompt: self.price_prompt,
             price_completion: self.price_completion,
             slots: self.slots,
+            threads: self.threads,
             agent: Vec::new(),
         }
     }

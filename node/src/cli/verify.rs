@@ -84,12 +84,12 @@ impl Verify {
 
 async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
     let replayed = tokio::task::spawn_blocking(move || {
-        let bad = |error: LoadError| Failure::new(Class::Model, format!("{}: {error}", path.display()));
+        let bad = |error: LoadError| Failure::of_load(&path, &error);
         if path.is_dir() {
             let embedder = Embedder::load(&path).map_err(bad)?;
             return Ok(verification::embedding::replay(&file, &embedder));
         }
-        let engine: Arc<dyn Engine> = model::load(&path).map_err(bad)?;
+        let engine: Arc<dyn Engine> = model::load(&path, None).map_err(bad)?;
         let bar = Bar::new();
         let mut last = None;
         let verdict = verification::replay(&file, &engine, |done, of| {

@@ -115,7 +115,8 @@ mod tests {
         let output = pieces(&answer).into_iter().map(|text| Token { id: None, text }).collect();
         let (network, key, nothing) =
             (Network::default(), SecretKey::from_seed(&[2; 32]), Digest::of("t", b""));
-        let mut opening = Opening { input: Input::Text(TEXT.to_owned()), salt: Salt([0; 16]), output };
+        let input = Input::Text(TEXT.to_owned());
+        let mut opening = Opening { input, salt: Salt([0; 16]), output, activations: Vec::new() };
         let usage = Usage { prompt_tokens: embedding.tokens.len() as u32, completion_tokens: 1 };
         let mut receipt = Receipt {
             network: network.clone(),

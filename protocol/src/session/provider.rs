@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crypto::{Network, PeerId, SecretKey, Signed, Transcript, Verified};
+use crypto::{Digest, Network, PeerId, SecretKey, Signed, Transcript, Verified};
 
 use crate::error::{Limit, OrderFault};
 use crate::event::{Production, Run, RunId};
@@ -82,6 +82,8 @@ struct Work {
     offer: AgentOffer,
     transcript: Transcript,
     segments: Vec<SignedStretch>,
+    /// How many of them have activations.
+    committed: usize,
     prompt: Option<Rendered>,
     started: Timestamp,
     /// The last token of the answer so far, and the bytes of text in all of it.
@@ -94,7 +96,7 @@ struct Work {
 #[derive(Clone, Copy, Debug)]
 struct Rendered {
     tokens: u32,
-    digest: crypto::Digest,
+    digest: Digest,
     template_time: u64,
 }
 
@@ -163,6 +165,7 @@ impl Provider {
             order: order.clone(),
             offer,
             segments: Vec::new(),
+            committed: 0,
             prompt: None,
             started: now,
             last: None,
@@ -180,7 +183,7 @@ impl Provider {
         now: Timestamp,
         run: RunId,
         production: Production,
-        children: Vec<crypto::Digest>,
+        children: Vec<Digest>,
     ) {
         let Some(work) = self.runs.get_mut(&run) else { return };
         let (to, job) = (work.order.signer(), work.order.job);
@@ -198,7 +201,7 @@ impl Provider {
                     self.fail(run, JobError::Limit { limit: Limit::Budget });
                 }
             }
-            Production::Token(token) => self.on_token(run, token),
+            Production::Token { token, activations } => self.on_token(run, token, activations),
         }
     }
 
@@ -264,13 +267,15 @@ impl Provider {
         self.runs.get(&run).map(|work| work.order.job)
     }
 
-    fn on_token(&mut self, run: RunId, token: Token) {
+    fn on_token(&mut self, run: RunId, token: Token, activations: Option<Digest>) {
         let Some(work) = self.runs.get_mut(&run) else { return };
         let (to, job, index) = (work.order.signer(), work.order.job, work.transcript.len());
         // One piece more than tokens: text that an engine held back for a stop that never came has no token of its own.
         work.text_len += token.text.len();
+        let activations = activations.filter(|_| (index + 1).is_multiple_of(receipt::SEGMENT));
         // What its requester would refuse is not sent.
-        let fits = index <= u64::from(work.order.sampling.max_tokens)
+        let fits = work.may_commit(index + 1, &token, activations)
+            && index <= u64::from(work.order.sampling.max_tokens)
             && token.may_follow(work.last.as_slice(), work.order.kind.has_ids(work.order.model))
             && work.text_len <= Token::MAX_ANSWER;
         if !fits {
@@ -280,13 +285,13 @@ impl Provider {
         let commitment = work.transcript.push(token.id, &token.text);
         work.last = Some(token.clone());
         self.outputs.push_back(Output::Send { to, frame: Frame::Token { job, index, token, commitment } });
-        if work.transcript.len() % receipt::SEGMENT == 0 {
-            let segment = work.sign_segment(&self.network, &self.key);
+        if work.transcript.len().is_multiple_of(receipt::SEGMENT) {
+            let segment = work.sign_segment(&self.network, &self.key, activations);
             self.outputs.push_back(Output::Send { to, frame: Frame::Segment { job, segment } });
         }
     }
 
-    fn finish(&mut self, now: Timestamp, run: RunId, finish: Finish, children: Vec<crypto::Digest>) {
+    fn finish(&mut self, now: Timestamp, run: RunId, finish: Finish, children: Vec<Digest>) {
         let Some(work) = self.runs.get(&run) else { return };
         let Some(receipt) = work.receipt(&self.network, now, finish, children) else {
             return self.fail(run, JobError::Engine);
@@ -326,17 +331,29 @@ pub(crate) fn worst_cost(order: &Order, prompt_tokens: u32) -> Option<Credits> {
 }
 
 impl Work {
-    fn sign_segment(&mut self, network: &Network, key: &SecretKey) -> Signed<Segment> {
+    /// Whether the answer's `end`th token may come with these activations.
+    fn may_commit(&self, end: u64, token: &Token, activations: Option<Digest>) -> bool {
+        !end.is_multiple_of(receipt::SEGMENT)
+            || Segment::may_commit(activations, token, (self.committed, self.segments.len()))
+    }
+
+    fn sign_segment(
+        &mut self,
+        network: &Network,
+        key: &SecretKey,
+        activations: Option<Digest>,
+    ) -> Signed<Segment> {
         let segment = Segment {
             job: self.order.job,
             order: self.order.digest(),
             end: self.transcript.len(),
             commitment: self.transcript.commitment(),
-            activations: None,
+            activations,
         };
         let signed = Signed::sign(network, key, segment);
         let stretch = SignedStretch { provider: key.peer_id(), end: segment.end, segment: signed.digest() };
         self.segments.push(stretch);
+        self.committed += usize::from(activations.is_some());
         signed.into_signed()
     }
 
@@ -346,7 +363,7 @@ impl Work {
         network: &Network,
         now: Timestamp,
         finish: Finish,
-        children: Vec<crypto::Digest>,
+        children: Vec<Digest>,
     ) -> Option<Receipt> {
         let order = self.order.value();
         let usage = Usage {

@@ -99,6 +99,8 @@ struct Session {
     /// Bytes of text in it.
     text_len: usize,
     segments: Vec<SignedStretch>,
+    /// What was committed to with the full ones.
+    activations: Vec<Digest>,
     heard: Timestamp,
 }
 
@@ -116,9 +118,18 @@ impl Requester {
         let (job, provider, transcript) = (order.job, order.provider, order.transcript());
         let order = Signed::sign(&self.network, &self.key, order);
         let start = Frame::Start(Start { order: order.signed().clone(), input: input.clone(), salt });
-        let (output, segments) = (Vec::new(), Vec::new());
-        let session =
-            Session { provider, order, input, salt, transcript, output, text_len: 0, segments, heard: now };
+        let session = Session {
+            provider,
+            order,
+            input,
+            salt,
+            transcript,
+            output: Vec::new(),
+            text_len: 0,
+            segments: Vec::new(),
+            activations: Vec::new(),
+            heard: now,
+        };
         self.sessions.insert(job, session);
         self.outputs.push_back(Output::Send { to: provider, frame: start });
     }
@@ -201,7 +212,8 @@ impl Requester {
         let Some(session) = self.sessions.remove(&job) else { return Ok(()) };
         let acknowledgement = Acknowledgement { receipt: receipt.digest() };
         let acknowledgement = Signed::sign(&self.network, &self.key, acknowledgement).into_signed();
-        let opening = Opening { input: session.input, salt: session.salt, output: session.output };
+        let Session { input, salt, output, activations, .. } = session;
+        let opening = Opening { input, salt, output, activations };
         let completion = Box::new(Completion { receipt, acknowledgement, opening });
         self.outputs.push_back(Output::Delivered { job, provider: session.provider, completion });
         Ok(())
@@ -269,6 +281,11 @@ impl Session {
         if ours != theirs || segment.end != (self.segments.len() as u64 + 1) * SEGMENT {
             return Err(Fault(Evidence::BadCommitment));
         }
+        let before = (self.activations.len(), self.segments.len());
+        if !self.output.last().is_some_and(|last| Segment::may_commit(segment.activations, last, before)) {
+            return Err(Fault(Evidence::BadCommitment));
+        }
+        self.activations.extend(segment.activations);
         let stretch = SignedStretch { provider: self.provider, end: segment.end, segment: segment.digest() };
         self.segments.push(stretch);
         Ok(())

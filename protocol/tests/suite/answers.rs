@@ -5,7 +5,7 @@
 
 use crypto::Transcript;
 use protocol::event::{Production, Side};
-use protocol::receipt::Mismatch;
+use protocol::receipt::{Mismatch, SEGMENT, Segment, SignedStretch};
 use protocol::{
     AgentOffer, Event, Evidence, Finish, Frame, JobError, JobEvent, JobKind, JobSpec, Opening, Token,
 };
@@ -32,7 +32,7 @@ fn ordered(max_tokens: u32) -> World {
 fn produced(world: &mut World, tokens: &[Token]) {
     let run = world.runs(peer(2))[0].run;
     for token in tokens {
-        world.produce(peer(2), run, Production::Token(token.clone()));
+        world.produce(peer(2), run, Production::from(token.clone()));
     }
     world.produce(peer(2), run, Production::Finished(Finish::Stop));
 }
@@ -44,7 +44,7 @@ fn sent(world: &mut World, tokens: &[Token], signed: usize) {
     for (index, token) in tokens.iter().cloned().enumerate() {
         let commitment = transcript.push(token.id, &token.text);
         if index < signed {
-            world.produce(peer(2), run, Production::Token(token));
+            world.produce(peer(2), run, Production::from(token));
         } else {
             let frame = Frame::Token { job: job_id(1), index: index as u64, token, commitment };
             world.deliver(peer(1), Event::Frame { from: peer(2), side: Side::Requester, frame });
@@ -99,7 +99,7 @@ fn a_piece_that_was_held_back_is_the_last_and_may_lack_an_id() {
 fn an_agent_without_a_model_answers_in_pieces() {
     let mut world = World::of(2);
     world.offer(peer(2), vec![AgentOffer { model: None, ..text_offer(1000) }]);
-    let pieces = ["a", "", "b"].map(|text| Production::Token(piece(None, text)));
+    let pieces = ["a", "", "b"].map(|text| Production::from(piece(None, text)));
     world.script(peer(2), pieces.into_iter().chain([Production::Finished(Finish::EndOfText)]).collect());
     world.submit(peer(1), job_id(1), spec());
     let JobEvent::Done(completion) = world.finish(job_id(1)) else { panic!("done") };
@@ -110,7 +110,7 @@ fn an_agent_without_a_model_answers_in_pieces() {
 fn a_vector_comes_in_pieces_without_ids_although_a_model_made_it() {
     let mut world = World::of(2);
     world.offer(peer(2), vec![text_offer(1000)]);
-    let pieces = ["[0.6,", "0.8]"].map(|text| Production::Token(piece(None, text)));
+    let pieces = ["[0.6,", "0.8]"].map(|text| Production::from(piece(None, text)));
     world.script(peer(2), pieces.into_iter().chain([Production::Finished(Finish::EndOfText)]).collect());
     world.submit(peer(1), job_id(1), JobSpec { kind: JobKind::Embed, ..spec() });
     let JobEvent::Done(completion) = world.finish(job_id(1)) else { panic!("done") };
@@ -153,7 +153,13 @@ fn opens(output: Vec<Token>) -> Result<(), Mismatch> {
     let mut receipt = completion.receipt.value().clone();
     let mut transcript = Transcript::new(&job_id(1).0);
     for token in &output {
-        transcript.push(token.id, &token.text);
+        let commitment = transcript.push(token.id, &token.text);
+        let end = transcript.len();
+        if end.is_multiple_of(SEGMENT) {
+            let segment =
+                Segment { job: job_id(1), order: receipt.order, end, commitment, activations: None };
+            receipt.segments.push(SignedStretch { provider: peer(2), end, segment: segment.name(peer(2)) });
+        }
     }
     receipt.output = transcript.commitment();
     receipt.usage.completion_tokens = output.len() as u32;

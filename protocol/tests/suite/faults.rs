@@ -288,7 +288,7 @@ fn when_a_provider_is_lost_before_its_first_token_another_takes_over() {
 
 #[test]
 fn when_a_provider_is_lost_after_its_first_token_the_job_fails() {
-    let mut world = two_for_one(vec![rendered(), Production::Token(token(0))]);
+    let mut world = two_for_one(vec![rendered(), Production::from(token(0))]);
     world.unplug(peer(2));
     assert!(matches!(world.outcome(job_id(1)), Some(JobEvent::Failed(JobError::ProviderLost))));
     assert_eq!(world.started(job_id(1)), [peer(2)]);
@@ -351,7 +351,7 @@ fn when_nobody_is_left_the_user_sees_the_last_refusal() {
 fn a_refusal_after_the_first_token_is_final() {
     let too_long = JobError::ContextExceeded { tokens: 9000, context: 2048 };
     let world =
-        two_for_one(vec![rendered(), Production::Token(token(0)), Production::Failed(too_long.clone())]);
+        two_for_one(vec![rendered(), Production::from(token(0)), Production::Failed(too_long.clone())]);
     let Some(JobEvent::Failed(error)) = world.outcome(job_id(1)) else { panic!("failed") };
     assert_eq!(error, too_long);
     assert_eq!(world.started(job_id(1)), [peer(2)]);

@@ -204,7 +204,7 @@ fn cancelling_aborts_the_run_and_frees_its_place() {
     world.script(peer(2), Vec::new());
     world.submit(peer(1), job_id(1), spec());
     let run = world.runs(peer(2))[0].run;
-    world.produce(peer(2), run, Production::Token(token(0)));
+    world.produce(peer(2), run, Production::from(token(0)));
     world.deliver(peer(1), protocol::Event::Command(protocol::event::Command::Cancel { job: job_id(1) }));
     assert!(world.aborted(peer(2), run));
     assert!(matches!(world.outcome(job_id(1)), Some(JobEvent::Failed(JobError::Cancelled))));
@@ -252,7 +252,7 @@ fn a_search_ends_at_the_deadline_of_its_job() {
 #[test]
 fn a_run_ends_at_its_deadline_on_both_sides() {
     let mut world = mesh();
-    world.script(peer(2), vec![Production::Token(token(0))]);
+    world.script(peer(2), vec![Production::from(token(0))]);
     let mut wanted = for_peer(peer(2));
     wanted.limits.deadline = START.after(10_000);
     world.submit(peer(1), job_id(1), wanted);

@@ -79,7 +79,7 @@ fn production() -> BoxedStrategy<Production> {
         Just(Production::Finished(protocol::Finish::Length)),
         Just(rendered()),
         any::<[u32; 2]>().prop_map(|[done, of]| Production::Progress { done, of }),
-        (0u32..9).prop_map(|index| Production::Token(token(index))),
+        (0u32..9).prop_map(|index| Production::from(token(index))),
     ]
     .boxed()
 }

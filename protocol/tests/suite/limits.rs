@@ -45,7 +45,7 @@ fn a_sub_job_is_done_under_the_limits_of_its_parent_and_stands_in_its_receipt() 
     assert_eq!(order.limits.depth, 1);
     assert_eq!(order.limits.deadline, START.after(100_000), "no later than the parent's");
 
-    world.produce(peer(2), run, Production::Token(token(0)));
+    world.produce(peer(2), run, Production::from(token(0)));
     world.produce(peer(2), run, Production::Finished(Finish::EndOfText));
     let Some(JobEvent::Done(parent)) = world.outcome(job_id(1)) else { panic!("done") };
     assert_eq!(parent.receipt.children, [child.receipt.digest()]);

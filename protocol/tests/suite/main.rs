@@ -5,6 +5,7 @@
 //! | [`honest`] | what happens when everybody keeps the rules |
 //! | [`market`], [`orders`], [`faults`] | who breaks which rule as bidder, as requester, as provider, and what it costs them |
 //! | [`answers`] | what may be an answer, and what only lengthens the bill |
+//! | [`commitments`] | how an exact engine's digests get into an opening, and stay there |
 //! | [`limits`] | how sub-jobs share what their root was given |
 //! | [`codec`], [`hostile`] | properties: bytes and events from a generator that wishes us ill |
 //! | [`wire`], [`schemas`], [`spec`] | the written contract: golden vectors, JSON Schemas, the tables of `SPEC.md` |
@@ -16,6 +17,7 @@
 mod answers;
 mod any;
 mod codec;
+mod commitments;
 mod faults;
 mod honest;
 mod hostile;

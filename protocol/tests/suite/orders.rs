@@ -180,10 +180,7 @@ fn an_order_whose_longest_answer_is_over_its_budget_is_refused_before_any_work()
     world.offer(peer(2), vec![text_offer(1000)]);
     world.script(
         peer(2),
-        (0..=100)
-            .map(|n| Production::Token(token(n)))
-            .chain([Production::Finished(Finish::Length)])
-            .collect(),
+        (0..=100).map(|n| Production::from(token(n))).chain([Production::Finished(Finish::Length)]).collect(),
     );
     let with_budget = |budget| {
         let mut spec = for_peer(peer(2));

@@ -98,6 +98,6 @@ pub(crate) fn rendered() -> Production {
 
 /// A whole answer: the prompt, `tokens` tokens, the end.
 pub(crate) fn answer(tokens: u32) -> Vec<Production> {
-    let tokens = (0..tokens).map(|index| Production::Token(token(index)));
+    let tokens = (0..tokens).map(|index| Production::from(token(index)));
     [rendered()].into_iter().chain(tokens).chain([Production::Finished(Finish::EndOfText)]).collect()
 }
