@@ -11,16 +11,17 @@
 //!
 //! A result is computed in one written order that mentions neither shape nor machine: integer dot products are exact
 //! in any order, everything else is `+ − × ÷ √` and conversions as IEEE 754 rounds them, per output element, never
-//! contracted. Kernels are written once over sixteen lanes ([`lanes`]); a path is a way to do sixteen-lane operations,
+//! contracted. Kernels are written once over sixteen lanes (`lanes`); a path is a way to do sixteen-lane operations,
 //! and those cannot differ.
 //!
 //! | module | what it is, from the bottom up |
 //! |---|---|
-//! | [`lanes`], [`kernel`] | operations on sixteen lanes, for three classes of processors; which is chosen |
-//! | [`pool`], [`matrix`] | threads that compute together; rows that they write |
-//! | [`activations`], [`format`], [`linear`] | numbers as bytes with scales; packed weights; their products |
-//! | [`float`], [`cache`], [`attention`] | everything between linear layers |
-//! | [`architecture`], [`weights`], [`transformer`] | families of models, a file's tensors, the whole |
+//! | `lanes`, `kernel` | operations on sixteen lanes, for three classes of processors; which is chosen |
+//! | `pool`, `matrix` | threads that compute together; rows that they write |
+//! | `activations`, `format`, `linear` | numbers as bytes with scales; packed weights; their products |
+//! | `float`, `cache`, `attention` | everything between linear layers |
+//! | `architecture`, `weights`, `layers` | families of models, a file's tensors, what they are for |
+//! | `transformer` | the whole, over rows of any sequences |
 
 mod activations;
 mod architecture;
@@ -30,6 +31,7 @@ mod float;
 mod format;
 mod kernel;
 mod lanes;
+mod layers;
 mod linear;
 mod matrix;
 mod pool;

@@ -71,12 +71,11 @@ impl<'a> Attend<'a> {
         scores: &mut Vec<f32>,
     ) -> usize {
         let queries: [Query<'a>; ROWS] = from_fn(|at| self.query(row + at, tile));
-        // From the page of the first visible position of the first row to that of the last of the last.
-        let pages = queries[0].from / PAGE..queries[ROWS - 1].to.div_ceil(PAGE);
+        let pages = seen(&queries);
         let length = pages.len() * PAGE;
         scores.clear();
         scores.resize(length * ROWS, 0.0);
-        self.score(lanes, &queries, pages.clone(), scores);
+        self.score(lanes, &queries, scores);
         let mut factors = [0.0; ROWS];
         for ((query, scores), factor) in queries.iter().zip(scores.chunks_exact_mut(length)).zip(&mut factors)
         {
@@ -84,7 +83,7 @@ impl<'a> Attend<'a> {
             *factor = softmax(lanes, scores, query.from - first, query.to - first);
         }
         for quarter in (0..self.head.width()).step_by(WIDTH * LANES) {
-            self.mix(lanes, &queries, pages.clone(), (scores, &factors), quarter);
+            self.mix(lanes, &queries, (scores, &factors), quarter);
         }
         ROWS
     }
@@ -97,13 +96,8 @@ impl<'a> Attend<'a> {
 
     /// `scores[row][position] = scale · Σ query[channel] · key[position][channel]`, channels in order.
     #[inline(always)]
-    fn score<L: Lanes, const ROWS: usize>(
-        &self,
-        lanes: L,
-        queries: &[Query<'a>; ROWS],
-        pages: Range<usize>,
-        scores: &mut [f32],
-    ) {
+    fn score<L: Lanes, const ROWS: usize>(&self, lanes: L, queries: &[Query<'a>; ROWS], scores: &mut [f32]) {
+        let pages = seen(queries);
         let (length, scale, width) = (pages.len() * PAGE, lanes.splat(self.scale), self.head.width());
         let channels: [&[f32]; ROWS] = from_fn(|row| &queries[row].channels[..width]);
         for (at, page) in pages.enumerate() {
@@ -131,10 +125,10 @@ impl<'a> Attend<'a> {
         &mut self,
         lanes: L,
         queries: &[Query<'a>; ROWS],
-        pages: Range<usize>,
         (weights, factors): (&[f32], &[f32; ROWS]),
         from: usize,
     ) {
+        let pages = seen(queries);
         let (length, width) = (pages.len() * PAGE, self.head.width());
         let weights: [&[f32]; ROWS] = from_fn(|row| &weights[row * length..][..length]);
         let (first, last) = (pages.start * PAGE, queries[ROWS - 1].to);
@@ -154,12 +148,17 @@ impl<'a> Attend<'a> {
         }
         for_each_row!(ROW < ROWS => {
             let (query, factor) = (queries[ROW], lanes.splat(factors[ROW]));
-            for part in 0..WIDTH {
+            for (part, sum) in sums[ROW].into_iter().enumerate() {
                 let to = self.to.lanes(query.row, query.tile + from / LANES + part);
-                lanes.store(lanes.mul(sums[ROW][part], factor), to);
+                lanes.store(lanes.mul(sum, factor), to);
             }
         });
     }
+}
+
+/// From the page of the first position that the first row sees to that of the last that the last sees.
+fn seen<const ROWS: usize>(queries: &[Query<'_>; ROWS]) -> Range<usize> {
+    queries[0].from / PAGE..queries[ROWS - 1].to.div_ceil(PAGE)
 }
 
 /// Vectors of channels that are mixed at once; heads are a multiple of 32 channels wide.

@@ -20,7 +20,7 @@ pub(super) fn exp<L: Lanes>(lanes: L, x: L::Floats) -> L::Floats {
         series = lanes.add(lanes.mul(series, r), lanes.splat(term));
     }
     let fraction = lanes.add(lanes.add(lanes.mul(series, lanes.mul(r, r)), r), lanes.splat(1.0));
-    let scale = lanes.from_bits(lanes.shift_left::<23>(lanes.add_int(power, lanes.splat_int(127))));
+    let scale = lanes.floats(lanes.shift_left::<23>(lanes.add_int(power, lanes.splat_int(127))));
     lanes.mul(fraction, scale)
 }
 
@@ -154,15 +154,15 @@ const EXP_LEAST: f32 = -87.0;
 /// Above it results would overflow.
 const EXP_MOST: f32 = 88.0;
 /// ln 2 in nine bits: a multiple of it by a small integer is exact.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 355.0 / 512.0;
 /// What is missing from it.
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// From the highest power down.
 const EXP_SERIES: [f32; 6] =
-    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 const GELU_CUBIC: f32 = 0.044_715;
 /// 2 √(2/π): half of it, doubled because `(1 + tanh z) / 2 = 1 / (1 + e^−2z)`.
-const GELU_SCALE: f32 = 1.595_769_1;
+const GELU_SCALE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
 /// The greatest half float.
 const HALF_MOST: f32 = 65_504.0;
 

@@ -81,7 +81,7 @@ pub(super) trait Lanes: Copy {
     /// The bits of floats.
     fn bits(self, a: Self::Floats) -> Self::Ints;
     /// Floats of bits.
-    fn from_bits(self, a: Self::Ints) -> Self::Floats;
+    fn floats(self, a: Self::Ints) -> Self::Floats;
 
     /// Sixty-four bytes from memory.
     fn load_bytes(self, from: &[u8; 4 * LANES]) -> Self::Bytes;

@@ -441,8 +441,8 @@ impl<const HALF: bool> Weights for Plain<HALF> {
     ) -> [L::Floats; ROWS] {
         let rows: [&[f32]; ROWS] = from_fn(|at| input.values.row(row + at));
         let mut sums = [lanes.splat(0.0); ROWS];
-        for column in 0..rows[0].len() {
-            let weights = Self::lanes(lanes, tile, column);
+        for (column, weights) in tile.chunks_exact(if HALF { 2 * LANES } else { 4 * LANES }).enumerate() {
+            let weights = Self::lanes(lanes, weights, 0);
             for_each_row!(ROW < ROWS => {
                 sums[ROW] = lanes.add(sums[ROW], lanes.mul(weights, lanes.splat(rows[ROW][column])));
             });

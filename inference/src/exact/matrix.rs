@@ -125,6 +125,6 @@ mod tests {
     #[should_panic(expected = "outside of this window")]
     fn other_cells_are_out_of_reach() {
         let mut matrix = Matrix::new(1, 4 * LANES);
-        matrix.windows([0..1], 2)[0].lanes(0, 2);
+        matrix.windows(std::iter::once(0..1), 2)[0].lanes(0, 2);
     }
 }

@@ -128,7 +128,7 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: Self::Ints) -> Self::Floats {
+    fn floats(self, a: Self::Ints) -> Self::Floats {
         a.map(|lane| f32::from_bits(lane as u32))
     }
 

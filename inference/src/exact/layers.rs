@@ -1,0 +1,139 @@
+//! The weights of a model, layer by layer, and what goes with them: biases, norms, rotations.
+
+use std::collections::BTreeMap;
+
+use super::architecture::Dimensions;
+use super::linear::Linear;
+use super::weights::{Tensors, Wanted};
+use crate::gguf::LoadError;
+use crate::math;
+
+/// The weights of one layer.
+pub(super) struct Layer {
+    pub(super) attention_norm: Vec<f32>,
+    pub(super) queries: Projection,
+    pub(super) keys: Projection,
+    pub(super) values: Projection,
+    pub(super) attention_output: Linear,
+    /// After attention, before it is added.
+    pub(super) attention_post_norm: Option<Vec<f32>>,
+    pub(super) feed_norm: Vec<f32>,
+    pub(super) gate: Linear,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    /// After the feed-forward layer, before it is added.
+    pub(super) feed_post_norm: Option<Vec<f32>>,
+    /// Which of the rotations is used, and how far back a row sees.
+    pub(super) rotation: usize,
+    pub(super) reach: usize,
+}
+
+/// A linear layer with what may follow it.
+pub(super) struct Projection {
+    pub(super) weights: Linear,
+    pub(super) bias: Option<Vec<f32>>,
+    /// Of each head.
+    pub(super) norm: Option<Vec<f32>>,
+}
+
+/// Frequencies of rotations, in radians per position.
+pub(super) struct Rotation(Vec<f64>);
+
+impl Rotation {
+    pub(super) fn new(base: f64, stretch: f64, width: usize, factors: Option<&[f32]>) -> Self {
+        let log = math::ln(base);
+        let frequency = |pair: usize| {
+            let frequency = math::exp(-log * (2 * pair) as f64 / width as f64) / stretch;
+            frequency / factors.map_or(1.0, |factors| f64::from(factors[pair]))
+        };
+        Self((0..width / 2).map(frequency).collect())
+    }
+
+    /// Cosines, then sines, of a position's angles.
+    pub(super) fn angles(&self, position: usize, to: &mut [f32]) {
+        let (cosines, sines) = to.split_at_mut(self.0.len());
+        for ((frequency, cosine), sine) in self.0.iter().zip(cosines).zip(sines) {
+            let (s, c) = math::sin_cos(frequency * position as f64);
+            (*cosine, *sine) = (c as f32, s as f32);
+        }
+    }
+}
+
+impl Layer {
+    pub(super) fn load(
+        tensors: &Tensors<'_>,
+        dimensions: &Dimensions,
+        layer: usize,
+        packed: &mut Packed,
+    ) -> Result<Self, LoadError> {
+        let Dimensions { width, heads, shared_heads, head_width, .. } = *dimensions;
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let norm = |part: &str| tensors.vector(&name(part), width);
+        let optional = |part: &str, length: usize| {
+            let name = name(part);
+            tensors.has(&name).then(|| tensors.vector(&name, length)).transpose()
+        };
+        let mut projection = |part: &str, heads: usize| -> Result<Projection, LoadError> {
+            Ok(Projection {
+                weights: packed.take(&name(&format!("attn_{part}.weight")))?,
+                bias: optional(&format!("attn_{part}.bias"), heads * head_width)?,
+                norm: optional(&format!("attn_{part}_norm.weight"), head_width)?,
+            })
+        };
+        let local = dimensions.is_local(layer);
+        Ok(Self {
+            attention_norm: norm("attn_norm.weight")?,
+            queries: projection("q", heads)?,
+            keys: projection("k", shared_heads)?,
+            values: projection("v", shared_heads)?,
+            attention_output: packed.take(&name("attn_output.weight"))?,
+            attention_post_norm: optional("post_attention_norm.weight", width)?,
+            feed_norm: norm("ffn_norm.weight")?,
+            gate: packed.take(&name("ffn_gate.weight"))?,
+            up: packed.take(&name("ffn_up.weight"))?,
+            down: packed.take(&name("ffn_down.weight"))?,
+            feed_post_norm: optional("post_ffw_norm.weight", width)?,
+            rotation: usize::from(local),
+            reach: if local { dimensions.window } else { usize::MAX },
+        })
+    }
+}
+
+/// Packed tensors that wait for their place in the model.
+pub(super) struct Packed(pub(super) BTreeMap<String, Linear>);
+
+impl Packed {
+    pub(super) fn take(&mut self, name: &str) -> Result<Linear, LoadError> {
+        let missing = || LoadError::Broken { what: format!("tensor `{name}` is missing") };
+        self.0.remove(name).ok_or_else(missing)
+    }
+}
+
+/// All matrices of a model, by the shapes that its dimensions give them.
+pub(super) fn wanted(dimensions: &Dimensions, vocabulary: usize, output: bool) -> Vec<Wanted> {
+    let Dimensions { width, hidden, heads, shared_heads, head_width, .. } = *dimensions;
+    let (queries, shared) = (heads * head_width, shared_heads * head_width);
+    let pairs = if dimensions.family.interleaved { head_width } else { 0 };
+    let matrix = |name: String, rows, columns| Wanted { name, rows, columns, pairs: 0 };
+    let mut wanted = vec![matrix(EMBEDDINGS.to_owned(), vocabulary, width)];
+    wanted.extend(output.then(|| matrix(OUTPUT.to_owned(), vocabulary, width)));
+    for layer in 0..dimensions.layers {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        wanted.extend([
+            Wanted { pairs, ..matrix(name("attn_q"), queries, width) },
+            Wanted { pairs, ..matrix(name("attn_k"), shared, width) },
+            matrix(name("attn_v"), shared, width),
+            matrix(name("attn_output"), width, queries),
+            matrix(name("ffn_gate"), hidden, width),
+            matrix(name("ffn_up"), hidden, width),
+            matrix(name("ffn_down"), width, hidden),
+        ]);
+    }
+    wanted
+}
+
+pub(super) const EMBEDDINGS: &str = "token_embd.weight";
+pub(super) const OUTPUT: &str = "output.weight";
+pub(super) const ROTATION_FACTORS: &str = "rope_freqs.weight";
+/// The rotations' base of layers that see a window only (Gemma 3's report).
+pub(super) const LOCAL_BASE: f64 = 10_000.0;
