@@ -204,6 +204,64 @@ fn kernels_are_found_by_name() {
     assert!(matches!(Kernel::named("abacus"), Err(KernelError::Unknown { .. })));
 }
 
+/// The tiny Llama, with other bytes `after` bytes behind the name of a tensor.
+fn with_tensor(name: &str, after: usize, bytes: &[u8]) -> LoadError {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    write_tiny_as(&path, 7, TinyArchitecture::Llama).unwrap();
+    let mut file = std::fs::read(&path).unwrap();
+    let at =
+        file.windows(name.len()).position(|window| window == name.as_bytes()).unwrap() + name.len() + after;
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    std::fs::write(&path, file).unwrap();
+    load_exactly(&path, Loading::default()).unwrap_err()
+}
+
+/// In a file a name is followed by the number of dimensions, the dimensions from the inner to the outer, the type
+/// and the place.
+#[test]
+fn what_does_not_fit_is_named() {
+    let shape = |columns: u64, rows: u64| [columns.to_le_bytes(), rows.to_le_bytes()].concat();
+    let (down, norm) = ("blk.1.ffn_down.weight", "blk.0.attn_norm.weight");
+    for (name, after, bytes, complaint) in [
+        (down, 4, shape(64, 128), "tensor `blk.1.ffn_down.weight` is [128, 64] and should be [64, 128]"),
+        (down, 4, shape(128, 32), "tensor `blk.1.ffn_down.weight` is [32, 128] and should be [64, 128]"),
+        (
+            down,
+            4,
+            shape(1 << 32, 1 << 32),
+            "tensor `blk.1.ffn_down.weight` has 18446744073709551615 elements",
+        ),
+        (down, 4, shape(129, 64), "tensor `blk.1.ffn_down.weight` is not aligned to its blocks"),
+        (down, 20, 99_u32.to_le_bytes().to_vec(), "`blk.1.ffn_down.weight`"),
+        (
+            down,
+            24,
+            1_u64.to_le_bytes().to_vec(),
+            "tensor `blk.1.ffn_down.weight` is not aligned to its blocks",
+        ),
+        (down, 24, (1_u64 << 40).to_le_bytes().to_vec(), "ends in the middle of a tensor"),
+        (
+            norm,
+            4,
+            32_u64.to_le_bytes().to_vec(),
+            "tensor `blk.0.attn_norm.weight` is [32] and should be [64]",
+        ),
+        (norm, 12, 8_u32.to_le_bytes().to_vec(), "`blk.0.attn_norm.weight`"),
+    ] {
+        let message = with_tensor(name, after, &bytes).to_string();
+        assert!(message.contains(complaint), "{message}");
+    }
+    for (stem, name) in [
+        ("blk.1.ffn_u", "blk.1.ffn_up.weight"),
+        ("blk.0.attn_n", "blk.0.attn_norm.weight"),
+        ("output_", "output_norm.weight"),
+    ] {
+        let message = with_tensor(stem, 0, b"?").to_string();
+        assert!(message.contains(&format!("tensor `{name}` is missing")), "{message}");
+    }
+}
+
 /// Digests of the tiny models of [`FAMILIES`].
 const GOLDEN: [&str; 4] = [
     "188075ad1b68af917f29f45813c75fb06a6bfe6b78de7f20bd9fdcc76674b21a",
