@@ -49,7 +49,8 @@ fn a_text_has_the_same_logits_however_it_is_read() {
         assert_eq!(truth.get_or_insert_with(|| whole.clone()), &whole, "whole, {threads} threads");
 
         let mut sequence = model.start();
-        for (token, expected) in tokens.iter().zip(&whole) {
+        sequence.forward(&tokens[..READ / 2]).unwrap();
+        for (token, expected) in tokens.iter().zip(&whole).skip(READ / 2) {
             assert_eq!(&digest(&sequence.forward(&[*token]).unwrap()), expected, "alone, {threads} threads");
         }
 
@@ -163,7 +164,7 @@ fn log_probability(position: &Position, token: u32) -> f64 {
 }
 
 /// Tokens that are read in every way: some pages of the cache and a part of one, more than a pass has rows.
-const READ: usize = 168;
+const READ: usize = 136;
 /// BLAKE3 of the default model's file.
 const FILE: &str = "5f4fa13bfc6dd4a91fd00e22974a9c4e9ed628fd7d7f307398ddf30260d6b2c3";
 /// Of the default model on this profile.

@@ -204,8 +204,8 @@ fn kernels_are_found_by_name() {
     assert!(matches!(Kernel::named("abacus"), Err(KernelError::Unknown { .. })));
 }
 
-/// The tiny Llama, with other bytes `after` bytes behind the name of a tensor.
-fn with_tensor(name: &str, after: usize, bytes: &[u8]) -> LoadError {
+/// Why a tiny Llama with other bytes, `after` bytes behind the name of a tensor, is not loaded.
+fn refusal(name: &str, after: usize, bytes: &[u8]) -> LoadError {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     write_tiny_as(&path, 7, TinyArchitecture::Llama).unwrap();
@@ -249,7 +249,7 @@ fn what_does_not_fit_is_named() {
         ),
         (norm, 12, 8_u32.to_le_bytes().to_vec(), "`blk.0.attn_norm.weight`"),
     ] {
-        let message = with_tensor(name, after, &bytes).to_string();
+        let message = refusal(name, after, &bytes).to_string();
         assert!(message.contains(complaint), "{message}");
     }
     for (stem, name) in [
@@ -257,7 +257,7 @@ fn what_does_not_fit_is_named() {
         ("blk.0.attn_n", "blk.0.attn_norm.weight"),
         ("output_", "output_norm.weight"),
     ] {
-        let message = with_tensor(stem, 0, b"?").to_string();
+        let message = refusal(stem, 0, b"?").to_string();
         assert!(message.contains(&format!("tensor `{name}` is missing")), "{message}");
     }
 }
