@@ -1,4 +1,5 @@
 //! Where tests find the default model: in `LLAMESH_TEST_MODEL`, or in the cache where `llamesh` keeps it.
+#![expect(clippy::print_stderr, reason = "a test that tested nothing says so")]
 
 use std::path::PathBuf;
 

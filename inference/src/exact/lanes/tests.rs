@@ -197,7 +197,7 @@ impl<const MAX: i32, const ZERO: i32> Dot<MAX, ZERO> {
         }
     }
 
-    fn is_the_sum_of_products(self) {
+    fn assert_sum_of_products(self) {
         let lanes = agreed(self.clone());
         for (lane, dot) in lanes.into_iter().enumerate() {
             let products = self.activations.iter().enumerate().map(|(column, &activation)| {
@@ -211,12 +211,12 @@ impl<const MAX: i32, const ZERO: i32> Dot<MAX, ZERO> {
 
 fn dots(weights: &[u8], activations: &[i8]) {
     for groups in [GROUPS / 2, GROUPS] {
-        Dot::<15, 0>::new(weights, activations, groups).is_the_sum_of_products();
-        Dot::<15, 8>::new(weights, activations, groups).is_the_sum_of_products();
-        Dot::<31, 0>::new(weights, activations, groups).is_the_sum_of_products();
-        Dot::<31, 16>::new(weights, activations, groups).is_the_sum_of_products();
-        Dot::<63, 32>::new(weights, activations, groups).is_the_sum_of_products();
-        Dot::<255, 128>::new(weights, activations, groups).is_the_sum_of_products();
+        Dot::<15, 0>::new(weights, activations, groups).assert_sum_of_products();
+        Dot::<15, 8>::new(weights, activations, groups).assert_sum_of_products();
+        Dot::<31, 0>::new(weights, activations, groups).assert_sum_of_products();
+        Dot::<31, 16>::new(weights, activations, groups).assert_sum_of_products();
+        Dot::<63, 32>::new(weights, activations, groups).assert_sum_of_products();
+        Dot::<255, 128>::new(weights, activations, groups).assert_sum_of_products();
     }
 }
 
