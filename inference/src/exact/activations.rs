@@ -6,6 +6,7 @@
 
 use super::kernel::Routine;
 use super::lanes::{BLOCK, LANES, Lanes};
+use super::matrix::Matrix;
 
 /// Thirty-two activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,11 +22,13 @@ pub(super) struct Block {
     pub(super) sums: [i32; 2],
 }
 
-/// Quantises one row. A block with a number that is not finite becomes no numbers.
+/// Quantises one block of all rows. A block with a number that is not finite becomes no numbers.
 pub(super) struct Quantise<'a> {
-    /// A whole number of blocks.
-    pub(super) row: &'a [f32],
-    /// As many blocks.
+    /// The rows.
+    pub(super) values: &'a Matrix,
+    /// Where the block begins.
+    pub(super) column: usize,
+    /// A block for each row.
     pub(super) to: &'a mut [Block],
 }
 
@@ -34,8 +37,8 @@ impl Routine for Quantise<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        for (block, to) in self.row.as_chunks::<BLOCK>().0.iter().zip(self.to) {
-            let halves = block.as_chunks::<LANES>().0;
+        for (row, to) in self.to.iter_mut().enumerate() {
+            let halves = self.values.row(row)[self.column..].as_chunks::<LANES>().0;
             let (low, high) = (lanes.load(&halves[0]), lanes.load(&halves[1]));
             let magnitude = lanes.splat_int(0x7fff_ffff);
             let (a, b) =

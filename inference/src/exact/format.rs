@@ -5,13 +5,16 @@
 //! the file in another order (K-quants spend three percent more: their six-bit scales become bytes):
 //!
 //! ```text
-//! tile  = heads of all groups, then bodies of all blocks
-//! head  = scales of a group of blocks, sixteen rows side by side
+//! tile  = groups of blocks, each a head and the bodies of its blocks
+//! head  = scales of the group, sixteen rows side by side
 //! body  = 32 columns of sixteen rows:
 //!           four bits: 4 × 64 bytes; vector i has columns 4i… in the low and 16+4i… in the high half-bytes
 //!           eight bits: 8 × 64 bytes; vector g has columns 4g…
 //!           the fifth bit: 8 × 64 bits, one mask a vector; the fifth and sixth: 2 × 64 bytes, four vectors in each
 //! ```
+//!
+//! A product reads a tile from its first byte to its last. Heads and bodies in two places, two streams through memory,
+//! made it read at less than half the speed.
 //!
 //! A weight is `scale · (byte − ZERO) + offset`. The layouts of the file are those of ggml (`ggml-common.h`).
 

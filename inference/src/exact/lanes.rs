@@ -107,9 +107,6 @@ pub(super) trait Lanes: Copy {
         sum: i32,
     ) -> Self::Ints;
 
-    /// Asks for a line of memory that will be read soon.
-    fn prefetch(self, from: &[u8], at: usize);
-
     /// The sum of all lanes: halves are added lane by lane until one is left.
     #[inline(always)]
     fn sum(self, a: Self::Floats) -> f32 {
@@ -133,6 +130,25 @@ pub(super) trait Lanes: Copy {
         lanes.into_iter().fold(i32::MIN, i32::max)
     }
 }
+
+/// Repeats a statement for each row below a constant number of at most [`MOST_ROWS`]. A loop would be left a loop:
+/// the compiler unrolls before it sees what vector instructions are, and sums would go through memory.
+macro_rules! for_each_row {
+    ($at:ident < $rows:expr => $each:block) => {
+        for_each_row!(@ $at, $rows, $each, 0, 1, 2, 3, 4, 5, 6, 7)
+    };
+    (@ $at:ident, $rows:expr, $each:block, $($row:literal),*) => {
+        $(if $row < $rows {
+            const $at: usize = $row;
+            $each
+        })*
+    };
+}
+
+pub(super) use for_each_row;
+
+/// Rows that share one unpacking of weights: as many sums as stay in registers.
+pub(super) const MOST_ROWS: usize = 8;
 
 #[cfg(test)]
 mod tests;

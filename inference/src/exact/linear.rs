@@ -20,7 +20,7 @@ use memmap2::Mmap;
 use super::activations::{Block, Quantise};
 use super::format::{Format, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Unpacked};
 use super::kernel::{Kernel, Routine};
-use super::lanes::{BLOCK, LANES, Lanes, Scalar};
+use super::lanes::{BLOCK, LANES, Lanes, MOST_ROWS, Scalar, for_each_row};
 use super::matrix::{Matrix, Window};
 use super::pool::Pool;
 
@@ -184,10 +184,9 @@ fn pack_blocks<F: Format>(columns: usize, rows: &[u8], to: &mut [u8]) {
     let nothing = vec![0; groups * F::FILE];
     let rows: [&[u8]; LANES] =
         from_fn(|lane| rows.get(lane * groups * F::FILE..(lane + 1) * groups * F::FILE).unwrap_or(&nothing));
-    let (heads, bodies) = to.split_at_mut(groups * F::HEAD);
-    let bodies = bodies.chunks_exact_mut(F::GROUP * F::BODY);
-    for (group, (head, bodies)) in heads.chunks_exact_mut(F::HEAD).zip(bodies).enumerate() {
+    for (group, to) in to.chunks_exact_mut(F::HEAD + F::GROUP * F::BODY).enumerate() {
         let rows = rows.map(|row| &row[group * F::FILE..][..F::FILE]);
+        let (head, bodies) = to.split_at_mut(F::HEAD);
         F::pack(&rows, head, bodies);
     }
 }
@@ -205,10 +204,11 @@ fn pack_floats(kind: Kind, file: GgmlDType, columns: usize, rows: &[u8], to: &mu
 }
 
 fn quantised_row<F: Format>(tile: &[u8], lane: usize, to: &mut [f32]) {
-    let (heads, bodies) = tile.split_at(to.len() / BLOCK / F::GROUP * F::HEAD);
     for (block, to) in to.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-        let (head, at) = (&heads[block / F::GROUP * F::HEAD..][..F::HEAD], block % F::GROUP);
-        let bytes = F::unpack(Scalar, &bodies[block * F::BODY..][..F::BODY]);
+        let group = F::HEAD + F::GROUP * F::BODY;
+        let (head, bodies) = tile[block / F::GROUP * group..][..group].split_at(F::HEAD);
+        let at = block % F::GROUP;
+        let bytes = F::unpack(Scalar, &bodies[at * F::BODY..][..F::BODY]);
         let offset = F::offset(Scalar, head, at)[lane];
         for (column, to) in to.iter_mut().enumerate() {
             let scale = F::scale(Scalar, head, at, if F::HALVES { column / LANES } else { 0 })[lane];
@@ -222,6 +222,7 @@ fn quantised_row<F: Format>(tile: &[u8], lane: usize, to: &mut [f32]) {
 #[derive(Debug, Default)]
 pub(super) struct Input {
     values: Matrix,
+    /// Block by block all rows: a kernel reads one block of some rows at a time.
     blocks: Vec<Block>,
 }
 
@@ -231,14 +232,17 @@ impl Input {
         Self { values: Matrix::new(rows, columns), blocks: vec![Block::default(); rows * columns / BLOCK] }
     }
 
-    /// Each row with its blocks, to be filled.
-    pub(super) fn each_row_mut(&mut self) -> impl Iterator<Item = Filling<'_>> {
-        let blocks = self.blocks.len() / self.values.rows().max(1);
-        let blocks = self.blocks.chunks_exact_mut(blocks.max(1));
-        self.values.each_row_mut().zip(blocks).map(|(values, blocks)| Filling { values, blocks })
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.values.rows()
     }
 
-    /// Windows of the values; see [`Matrix::windows`]. What is written becomes blocks by [`Filling::quantise`].
+    /// The rows, to be filled before [`quantise`](Self::quantise).
+    pub(super) fn each_row_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.values.each_row_mut()
+    }
+
+    /// Windows of the rows; see [`Matrix::windows`].
     pub(super) fn windows(
         &mut self,
         rows: impl IntoIterator<Item = Range<usize>>,
@@ -247,12 +251,26 @@ impl Input {
         self.values.windows(rows, tiles)
     }
 
+    /// Makes blocks of all rows.
+    pub(super) fn quantise(&mut self, kernel: Kernel, pool: &mut Pool) {
+        let rows = self.values.rows();
+        let values = &self.values;
+        let blocks = self.blocks.chunks_exact_mut(rows.max(1)).enumerate().collect::<Vec<_>>();
+        let share = blocks.len().div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
+        let mut blocks = blocks.into_iter();
+        let tasks = std::iter::from_fn(|| Some(blocks.by_ref().take(share).collect::<Vec<_>>()).filter(|t| !t.is_empty()));
+        pool.each(tasks.collect(), |blocks| {
+            for (at, to) in blocks {
+                kernel.run(Quantise { values, column: at * BLOCK, to });
+            }
+        });
+    }
+
     /// Some of the rows.
     pub(super) fn select(&self, rows: &[usize]) -> Self {
         let mut selected = Self::new(rows.len(), self.values.columns());
-        for (&row, to) in rows.iter().zip(selected.each_row_mut()) {
-            to.values.copy_from_slice(self.values.row(row));
-            to.blocks.copy_from_slice(self.row(row));
+        for (&row, to) in rows.iter().zip(selected.values.each_row_mut()) {
+            to.copy_from_slice(self.values.row(row));
         }
         selected
     }
@@ -262,25 +280,11 @@ impl Input {
         self.values
     }
 
-    fn row(&self, row: usize) -> &[Block] {
-        let blocks = self.blocks.len() / self.values.rows().max(1);
-        &self.blocks[row * blocks..][..blocks]
-    }
-}
-
-/// One row of an input on its way.
-#[derive(Debug)]
-pub(super) struct Filling<'a> {
-    /// The activations.
-    pub(super) values: &'a mut [f32],
-    blocks: &'a mut [Block],
-}
-
-impl Filling<'_> {
-    /// Ends the filling: `values` become blocks.
+    /// One block of some rows.
     #[inline(always)]
-    pub(super) fn quantise<L: Lanes>(self, lanes: L) {
-        Quantise { row: self.values, to: self.blocks }.run(lanes);
+    fn block<const ROWS: usize>(&self, block: usize, row: usize) -> &[Block; ROWS] {
+        let rows = self.blocks[block * self.values.rows() + row..].first_chunk();
+        rows.expect("rows that a caller has counted")
     }
 }
 
@@ -296,7 +300,7 @@ pub(super) fn multiply(
     let mut tasks = Vec::new();
     for (layer, output) in layers {
         let layer: &Linear = layer;
-        let rows = 0..input.values.rows();
+        let rows = 0..input.rows();
         tasks.extend(output.windows([rows], share).into_iter().map(|to| Product { layer, input, to }));
     }
     pool.each(tasks, |task| kernel.run(task));
@@ -329,8 +333,8 @@ impl Product<'_> {
     fn compute<L: Lanes, W: Weights>(&mut self, lanes: L) {
         for tile in self.to.tiles() {
             let mut row = 0;
-            while row < self.input.values.rows() {
-                row += match self.input.values.rows() - row {
+            while row < self.input.rows() {
+                row += match self.input.rows() - row {
                     MOST_ROWS.. => self.some_rows::<L, W, MOST_ROWS>(lanes, tile, row),
                     4.. => self.some_rows::<L, W, 4>(lanes, tile, row),
                     2.. => self.some_rows::<L, W, 2>(lanes, tile, row),
@@ -348,9 +352,9 @@ impl Product<'_> {
         row: usize,
     ) -> usize {
         let sums = W::products::<L, ROWS>(lanes, self.layer.tile(tile), self.input, row);
-        for (at, sum) in sums.into_iter().enumerate() {
-            lanes.store(sum, self.to.lanes(row + at, tile));
-        }
+        for_each_row!(ROW < ROWS => {
+            lanes.store(sums[ROW], self.to.lanes(row + ROW, tile));
+        });
         ROWS
     }
 }
@@ -376,27 +380,22 @@ impl<F: Format> Weights for Quantised<F> {
         input: &Input,
         row: usize,
     ) -> [L::Floats; ROWS] {
-        let rows: [&[Block]; ROWS] = from_fn(|at| input.row(row + at));
-        let blocks = rows[0].len();
-        let (heads, bodies) = tile.split_at(blocks / F::GROUP * F::HEAD);
         let mut sums = [lanes.splat(0.0); ROWS];
-        for block in 0..blocks {
-            let (head, at) = (&heads[block / F::GROUP * F::HEAD..][..F::HEAD], block % F::GROUP);
-            let body = &bodies[block * F::BODY..][..F::BODY];
-            if ROWS == 1 {
-                // A single row reads weights faster than they come.
-                for at in (0..F::BODY).step_by(CACHE_LINE) {
-                    lanes.prefetch(body, AHEAD + at);
-                }
-            }
-            let weights = F::unpack(lanes, body);
-            let scales = [F::scale(lanes, head, at, 0), F::scale(lanes, head, at, 1)];
-            let offset = F::offset(lanes, head, at);
-            for (sum, row) in sums.iter_mut().zip(&rows) {
-                *sum = add_block::<F, L>(lanes, *sum, &weights, scales, &row[block]);
-                if F::OFFSET {
-                    *sum = lanes.add(*sum, lanes.mul(offset, lanes.splat(row[block].scaled_sum)));
-                }
+        for (group, bytes) in tile.chunks_exact(F::HEAD + F::GROUP * F::BODY).enumerate() {
+            let (head, bodies) = bytes.split_at(F::HEAD);
+            for (at, body) in bodies.chunks_exact(F::BODY).enumerate() {
+                let activations = input.block::<ROWS>(group * F::GROUP + at, row);
+                let weights = F::unpack(lanes, body);
+                let scales = [F::scale(lanes, head, at, 0), F::scale(lanes, head, at, 1)];
+                let offset = F::offset(lanes, head, at);
+                for_each_row!(ROW < ROWS => {
+                    let block = &activations[ROW];
+                    sums[ROW] = add_block::<F, L>(lanes, sums[ROW], &weights, scales, block);
+                    if F::OFFSET {
+                        let offset = lanes.mul(offset, lanes.splat(block.scaled_sum));
+                        sums[ROW] = lanes.add(sums[ROW], offset);
+                    }
+                });
             }
         }
         sums
@@ -446,9 +445,9 @@ impl<const HALF: bool> Weights for Plain<HALF> {
         let mut sums = [lanes.splat(0.0); ROWS];
         for column in 0..rows[0].len() {
             let weights = Self::lanes(lanes, tile, column);
-            for (sum, row) in sums.iter_mut().zip(&rows) {
-                *sum = lanes.add(*sum, lanes.mul(weights, lanes.splat(row[column])));
-            }
+            for_each_row!(ROW < ROWS => {
+                sums[ROW] = lanes.add(sums[ROW], lanes.mul(weights, lanes.splat(rows[ROW][column])));
+            });
         }
         sums
     }
@@ -467,13 +466,7 @@ impl<const HALF: bool> Plain<HALF> {
     }
 }
 
-/// Rows of activations that share one unpacking of weights: as many sums as stay in registers.
-const MOST_ROWS: usize = 8;
 /// Enough that threads which are slowed down do not hold up the others, few enough to claim.
 const TASKS_PER_THREAD: usize = 4;
-/// How far ahead of a single row weights are asked for, in bytes.
-const AHEAD: usize = 2048;
-const CACHE_LINE: usize = 64;
-
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use super::cache::{Cache, Shape};
 use super::float::{self, Gate};
 use super::kernel::{Kernel, Routine};
 use super::lanes::{LANES, Lanes};
-use super::linear::{Filling, Input, Linear, multiply};
+use super::linear::{Input, Linear, multiply};
 use super::matrix::Matrix;
 use super::pool::Pool;
 use super::weights::{Tensors, Wanted};
@@ -247,8 +247,7 @@ impl<'a> Pass<'a> {
             self.kernel.run(spans[row.span].cache.write(number, row.position, keys, values));
         }
         self.attend(number, layer, spans);
-        let kernel = self.kernel;
-        self.pool.each(self.attended.each_row_mut().collect(), |row| kernel.run(Quantise(row)));
+        self.attended.quantise(self.kernel, self.pool);
         let mut layers = [(&layer.attention_output, &mut self.pending)];
         multiply(self.kernel, self.pool, &self.attended, &mut layers);
     }
@@ -260,6 +259,7 @@ impl<'a> Pass<'a> {
         self.pool.each(rows.collect(), |((stream, pending), to)| {
             kernel.run(Normalise { stream, pending, post, norm, epsilon, to });
         });
+        self.input.quantise(kernel, self.pool);
     }
 
     /// Biases, norms of heads and rotations.
@@ -313,6 +313,7 @@ impl<'a> Pass<'a> {
         let (kernel, gate) = (self.kernel, self.model.dimensions.family.gate);
         let rows = self.gates.each_row_mut().zip(self.ups.each_row_mut()).zip(self.gated.each_row_mut());
         self.pool.each(rows.collect(), |((gates, ups), to)| kernel.run(Gated { gate, gates, ups, to }));
+        self.gated.quantise(kernel, self.pool);
         multiply(self.kernel, self.pool, &self.gated, &mut [(&layer.down, &mut self.pending)]);
     }
 
@@ -327,7 +328,8 @@ impl<'a> Pass<'a> {
         let post = self.model.layers.last().and_then(|layer| layer.feed_post_norm.clone());
         self.normalise(&self.model.norm, post.as_deref());
         let output = self.model.output.as_ref().unwrap_or(&self.model.embeddings);
-        let states = self.input.select(&wanted);
+        let mut states = self.input.select(&wanted);
+        states.quantise(self.kernel, self.pool);
         let mut logits = Matrix::new(wanted.len(), output.rows());
         multiply(self.kernel, self.pool, &states, &mut [(output, &mut logits)]);
         logits.each_row_mut().for_each(one_kind_of_nan);
@@ -342,17 +344,6 @@ fn one_kind_of_nan(row: &mut [f32]) {
     row.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = f32::NAN);
 }
 
-struct Quantise<'a>(Filling<'a>);
-
-impl Routine for Quantise<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, lanes: L) {
-        self.0.quantise(lanes);
-    }
-}
-
 /// `stream += post-norm(pending)`, then `to = norm(stream)`.
 struct Normalise<'a> {
     stream: &'a mut [f32],
@@ -360,7 +351,7 @@ struct Normalise<'a> {
     post: Option<&'a [f32]>,
     norm: &'a [f32],
     epsilon: f32,
-    to: Filling<'a>,
+    to: &'a mut [f32],
 }
 
 impl Routine for Normalise<'_> {
@@ -372,8 +363,7 @@ impl Routine for Normalise<'_> {
             float::rms_norm_in_place(lanes, self.pending, post, self.epsilon);
         }
         float::add(lanes, self.stream, self.pending);
-        float::rms_norm(lanes, self.stream, self.norm, self.epsilon, self.to.values);
-        self.to.quantise(lanes);
+        float::rms_norm(lanes, self.stream, self.norm, self.epsilon, self.to);
     }
 }
 
@@ -410,7 +400,7 @@ struct Gated<'a> {
     gate: Gate,
     gates: &'a [f32],
     ups: &'a [f32],
-    to: Filling<'a>,
+    to: &'a mut [f32],
 }
 
 impl Routine for Gated<'_> {
@@ -418,8 +408,7 @@ impl Routine for Gated<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        float::gated(lanes, self.gate, self.gates, self.ups, self.to.values);
-        self.to.quantise(lanes);
+        float::gated(lanes, self.gate, self.gates, self.ups, self.to);
     }
 }
 

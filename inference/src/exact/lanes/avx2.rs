@@ -284,10 +284,4 @@ impl Lanes for Avx2 {
         let dots = both!(HALF => self.dot_narrow::<MAX>(weights, activations, HALF));
         self.add_int(dots, zero)
     }
-
-    #[inline(always)]
-    fn prefetch(self, from: &[u8], at: usize) {
-        // A prefetch never faults, so the address may lie beyond the end.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(at).cast()) }
-    }
 }

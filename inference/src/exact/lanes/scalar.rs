@@ -188,7 +188,4 @@ impl Lanes for Scalar {
         }
         dots
     }
-
-    #[inline(always)]
-    fn prefetch(self, _from: &[u8], _at: usize) {}
 }
