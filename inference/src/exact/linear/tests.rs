@@ -74,16 +74,17 @@ fn packed(file: GgmlDType, (rows, columns): (usize, usize), bytes: &[u8]) -> Lin
 
 fn input(rows: usize, columns: usize, noise: &mut Noise) -> Input {
     let mut input = Input::new(rows, columns);
-    for row in input.each_row_mut() {
-        row.values.iter_mut().for_each(|x| *x = noise.float() * 4.0);
-        row.quantise(Scalar);
-    }
+    input.each_row_mut().flatten().for_each(|x| *x = noise.float() * 4.0);
     input
 }
 
-fn product(kernel: Kernel, threads: usize, input: &Input, layer: &Linear) -> Matrix {
-    let mut output = Matrix::new(input.values.rows(), layer.rows());
-    multiply(kernel, &mut Pool::new(threads), input, &mut [(layer, &mut output)]);
+/// The product with some rows of an input, all of it on one path.
+fn product(kernel: Kernel, threads: usize, (input, rows): (&Input, &[usize]), layer: &Linear) -> Matrix {
+    let mut pool = Pool::new(threads);
+    let mut input = input.select(rows);
+    input.quantise(kernel, &mut pool);
+    let mut output = Matrix::new(rows.len(), layer.rows());
+    multiply(kernel, &mut pool, &input, &mut [(layer, &mut output)]);
     output
 }
 
@@ -145,16 +146,17 @@ proptest! {
         let columns = blocks * file.0.block_size().max(BLOCK);
         let Sample { layer, .. } = Sample::new(file, (outputs, columns), noise, any_scale);
         let input = input(rows, columns, noise);
-        let reference = product(Kernel::named("scalar").unwrap(), 1, &input, &layer);
+        let all: Vec<_> = (0..rows).collect();
+        let reference = product(Kernel::named("scalar").unwrap(), 1, (&input, &all), &layer);
         for kernel in Kernel::available() {
             for threads in 1..=3 {
-                let together = product(kernel, threads, &input, &layer);
+                let together = product(kernel, threads, (&input, &all), &layer);
                 for row in 0..rows {
                     prop_assert_eq!(bits(together.row(row)), bits(reference.row(row)), "{} {:?}", kernel, layer);
                 }
             }
             for row in 0..rows {
-                let alone = product(kernel, 1, &input.select(&[row]), &layer);
+                let alone = product(kernel, 1, (&input, &[row]), &layer);
                 prop_assert_eq!(bits(alone.row(0)), bits(reference.row(row)), "{} {:?}", kernel, layer);
             }
         }
@@ -169,13 +171,15 @@ proptest! {
         let (file, noise) = (FILE_TYPES[kind], &mut Noise(seed));
         let columns = blocks * file.0.block_size().max(BLOCK);
         let sample = Sample::new(file, (outputs, columns), noise, small_scale);
-        let input = input(rows, columns, noise);
-        let found = product(Kernel::fastest(), 2, &input, &sample.layer);
+        let mut input = input(rows, columns, noise);
+        input.quantise(Kernel::fastest(), &mut Pool::new(1));
+        let all: Vec<_> = (0..rows).collect();
+        let found = product(Kernel::fastest(), 2, (&input, &all), &sample.layer);
         let quantised = !matches!(sample.layer.kind, Kind::Half | Kind::Float);
         let greatest = sample.weights.iter().flatten().fold(0.0f32, |a, b| a.max(b.abs()));
         for row in 0..rows {
             let activation = |column: usize| {
-                let block = &input.row(row)[column / BLOCK];
+                let [block] = input.block(column / BLOCK, row);
                 let byte = f64::from(block.bytes[column % BLOCK]) * f64::from(block.scale);
                 if quantised { byte } else { f64::from(input.values.row(row)[column]) }
             };
@@ -193,10 +197,10 @@ proptest! {
     #[test]
     fn blocks_are_near_their_activations(seed: u64, exponent in -35i32..35) {
         let mut input = input(1, 2 * BLOCK, &mut Noise(seed));
-        let row = input.each_row_mut().next().unwrap();
-        row.values.iter_mut().for_each(|x| *x *= 10f32.powi(exponent));
-        row.quantise(Scalar);
-        for (block, values) in input.row(0).iter().zip(input.values.row(0).as_chunks::<BLOCK>().0) {
+        input.each_row_mut().flatten().for_each(|x| *x *= 10f32.powi(exponent));
+        input.quantise(Kernel::fastest(), &mut Pool::new(1));
+        for (at, values) in input.values.row(0).as_chunks::<BLOCK>().0.iter().enumerate() {
+            let [block] = input.block(at, 0);
             for (&byte, &value) in block.bytes.iter().zip(values) {
                 let error = (f64::from(byte) * f64::from(block.scale) - f64::from(value)).abs();
                 prop_assert!(error <= 0.501 * f64::from(block.scale).max(2e-30), "{byte} · {} for {value}", block.scale);
@@ -218,11 +222,9 @@ fn what_is_no_number_stays_in_its_row() {
         let Sample { layer, .. } = Sample::new(file, (20, columns), noise, small_scale);
         let mut input = input(3, columns, noise);
         let spoilt = input.each_row_mut().nth(1).unwrap();
-        spoilt.values[5] = f32::INFINITY;
-        spoilt.values[6] = f32::NAN;
-        spoilt.quantise(Scalar);
+        (spoilt[5], spoilt[6]) = (f32::INFINITY, f32::NAN);
         for kernel in Kernel::available() {
-            let output = product(kernel, 1, &input, &layer);
+            let output = product(kernel, 1, (&input, &[0, 1, 2]), &layer);
             for row in 0..3 {
                 assert!(output.row(row).iter().all(|x| x.is_nan() == (row == 1)), "{kernel} {layer:?}");
             }
