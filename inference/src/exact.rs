@@ -228,3 +228,6 @@ const LIGHT_FILE: u64 = 150 << 20;
 const SHORTEST_CHUNK: usize = 16;
 /// How much of an answer is replayed in a step: logits of all of it are held at once.
 const REPLAYED: usize = 32;
+
+#[cfg(test)]
+mod tests;

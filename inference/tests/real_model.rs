@@ -1,19 +1,8 @@
 //! The default model, when it is at hand: the one test that sees real weights, a real vocabulary, a real template.
-//!
-//! The file is taken from `LLAMESH_TEST_MODEL`, or from the cache where `llamesh` keeps it. Without it the test
-//! says on stderr that nothing was tested.
 
-use std::path::PathBuf;
+mod model_file;
 
 use inference::{Chat, Claim, FinishReason, Message, Prompt, Request, Sampling, Step};
-
-fn model_file() -> Option<PathBuf> {
-    let named = std::env::var_os("LLAMESH_TEST_MODEL").map(PathBuf::from);
-    let cache = std::env::var_os("LLAMESH_CACHE").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/llamesh"));
-    let cached = cache.or(home).map(|cache| cache.join("models/smollm2.gguf"));
-    named.or(cached).filter(|path| path.is_file())
-}
 
 fn greedy(max_tokens: u32) -> Sampling {
     Sampling { max_tokens, temperature: 0.0, ..Sampling::default() }
@@ -21,12 +10,7 @@ fn greedy(max_tokens: u32) -> Sampling {
 
 #[test]
 fn the_default_model_knows_a_capital_and_its_answer_replays() {
-    let Some(path) = model_file() else {
-        eprintln!(
-            "SKIPPED: no model file; set LLAMESH_TEST_MODEL to a SmolLM2-135M-Instruct GGUF to run this test"
-        );
-        return;
-    };
+    let Some(path) = model_file::find() else { return };
     let model = inference::load(&path).unwrap();
     assert_eq!((model.card().vocabulary, model.card().context), (49_152, 8_192));
 
