@@ -162,10 +162,17 @@ pub struct ExactSequence {
 
 impl ExactSequence {
     /// Reads some tokens of each of several sequences of one model in one pass, and gives what follows the last of
-    /// each: exactly what reading them alone would give. Every sequence must get a token.
+    /// each: exactly what reading them alone would give.
+    ///
+    /// # Panics
+    /// If the sequences are of different models, or one gets no token.
     pub fn forward_together(batch: &mut [(&mut Self, &[u32])]) -> Vec<Position> {
         let Some((first, _)) = batch.first() else { return Vec::new() };
         let core = Arc::clone(&first.core);
+        let fits = |(sequence, tokens): &(&mut Self, &[u32])| {
+            Arc::ptr_eq(&sequence.core, &core) && !tokens.is_empty()
+        };
+        assert!(batch.iter().all(fits), "sequences of one model, with a token each");
         let mut spans: Vec<_> = batch
             .iter_mut()
             .map(|(sequence, tokens)| Span { cache: &mut sequence.cache, tokens, wanted: 1 })

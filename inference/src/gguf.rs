@@ -43,7 +43,7 @@ pub enum LoadError {
     #[error("the file ends in the middle of {what}; the download was cut short, fetch it again")]
     Truncated {
         /// What is incomplete.
-        what: &'static str,
+        what: String,
     },
     /// A family of models without an engine.
     #[error("models of architecture `{name}` are not supported; take one of: {supported}")]
@@ -77,7 +77,7 @@ pub enum LoadError {
 impl From<io::Error> for LoadError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            return Self::Truncated { what: "its header" };
+            return Self::Truncated { what: "its header".to_owned() };
         }
         Self::Io(error)
     }
@@ -107,17 +107,18 @@ fn check_extents(mut extents: Vec<Extent>, available: u64) -> Result<(), LoadErr
     let mut free = 0;
     for extent in extents {
         if extent.start < free {
-            return hostile("two tensors share the same bytes".to_owned());
+            return hostile(format!("tensor `{}` shares bytes with another", extent.name));
         }
         free = extent.start.saturating_add(extent.length);
         if free > available {
-            return Err(LoadError::Truncated { what: "a tensor" });
+            return Err(LoadError::Truncated { what: format!("tensor `{}`", extent.name) });
         }
     }
     Ok(())
 }
 
 struct Extent {
+    name: String,
     start: u64,
     length: u64,
 }
@@ -219,7 +220,7 @@ impl<R: BufRead + Seek> Header<'_, R> {
         if !row.is_multiple_of(block) || !start.is_multiple_of(alignment) {
             return hostile(format!("tensor `{name}` is not aligned to its blocks"));
         }
-        Ok(Extent { start, length: elements / block * bytes })
+        Ok(Extent { name, start, length: elements / block * bytes })
     }
 
     fn string(&mut self, what: &str, cap: u64) -> Result<String, LoadError> {
@@ -227,7 +228,7 @@ impl<R: BufRead + Seek> Header<'_, R> {
         let mut bytes = Vec::new();
         self.reader.by_ref().take(length).read_to_end(&mut bytes)?;
         if bytes.len() as u64 != length {
-            return Err(LoadError::Truncated { what: "its header" });
+            return Err(LoadError::Truncated { what: "its header".to_owned() });
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -239,7 +240,7 @@ impl<R: BufRead + Seek> Header<'_, R> {
 
     fn skip(&mut self, bytes: u64) -> Result<(), LoadError> {
         if bytes > self.size.saturating_sub(self.position()?) {
-            return Err(LoadError::Truncated { what: "its header" });
+            return Err(LoadError::Truncated { what: "its header".to_owned() });
         }
         // The caps keep every skip far below what a signed offset holds.
         Ok(self.reader.seek_relative(bytes as i64)?)

@@ -162,7 +162,7 @@ const EXP_SERIES: [f32; 6] =
     [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 const GELU_CUBIC: f32 = 0.044_715;
 /// 2 √(2/π): half of it, doubled because `(1 + tanh z) / 2 = 1 / (1 + e^−2z)`.
-const GELU_SCALE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
+const GELU_SCALE: f32 = (std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::SQRT_2) as f32;
 /// The greatest half float.
 const HALF_MOST: f32 = 65_504.0;
 

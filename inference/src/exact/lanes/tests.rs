@@ -89,7 +89,7 @@ impl Routine for IntOperations {
             stored_int(lanes, lanes.and_int(a, b)),
             stored_int(lanes, lanes.max_int(a, b)),
             stored_int(lanes, lanes.shift_left::<23>(a)),
-            stored_int(lanes, lanes.bits(lanes.from_bits(a))),
+            stored_int(lanes, lanes.bits(lanes.floats(a))),
             stored(lanes, lanes.to_floats(a)),
             stored_int(lanes, lanes.load_signed_bytes(&signed)),
             stored_int(lanes, lanes.load_unsigned_bytes(&signed.map(i8::cast_unsigned))),
