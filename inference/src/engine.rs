@@ -145,6 +145,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
         1
     }
 
+    /// How many threads it computes with.
+    fn threads(&self) -> usize {
+        1
+    }
+
     /// A new, empty sequence.
     fn sequence(&self) -> Box<dyn Sequence>;
 
@@ -223,6 +228,7 @@ pub trait Engine: Send + Sync + fmt::Debug {
             prompt: prompt.to_vec(),
             chunk: self.chunk().max(1),
             stride: self.stride().max(1),
+            threads: self.threads().max(1),
             done: 0,
         }
     }
@@ -253,6 +259,7 @@ pub struct Reading {
     prompt: Vec<u32>,
     chunk: usize,
     stride: usize,
+    threads: usize,
     done: usize,
 }
 
@@ -273,6 +280,12 @@ impl Reading {
     /// Reads the first of some known tokens of the answer, as many as suit the engine; what follows each.
     pub fn tokens(&mut self, ids: &[u32]) -> Result<Vec<Position>, ForwardError> {
         self.sequence.forward_all(&ids[..ids.len().min(self.stride)])
+    }
+
+    /// How many threads the engine computes with.
+    #[must_use]
+    pub const fn threads(&self) -> usize {
+        self.threads
     }
 
     /// How many prompt tokens have been read.

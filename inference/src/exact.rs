@@ -107,12 +107,6 @@ impl ExactModel {
         self.core.kernel
     }
 
-    /// How many threads compute.
-    #[must_use]
-    pub fn threads(&self) -> usize {
-        self.core.pool.lock().unwrap_or_else(PoisonError::into_inner).threads()
-    }
-
     /// An empty sequence.
     #[must_use]
     pub fn start(&self) -> ExactSequence {
@@ -135,6 +129,10 @@ impl Engine for ExactModel {
 
     fn chunk(&self) -> usize {
         self.chunk
+    }
+
+    fn threads(&self) -> usize {
+        self.core.pool.lock().unwrap_or_else(PoisonError::into_inner).threads()
     }
 
     fn stride(&self) -> usize {
@@ -234,7 +232,7 @@ const LIGHT_FILE: u64 = 150 << 20;
 /// Shorter ones would waste the weights that are read for them.
 const SHORTEST_CHUNK: usize = 16;
 /// How much of an answer is replayed in a step: logits of all of it are held at once.
-const REPLAYED: usize = 32;
+const REPLAYED: usize = 64;
 
 #[cfg(test)]
 mod tests;

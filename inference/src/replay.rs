@@ -7,7 +7,9 @@
 //! how near: the sampling noise is known, so an honest flip is small and another model's token is not.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use crypto::Digest;
 
@@ -170,17 +172,42 @@ impl Replaying {
             left -= read.len();
             self.ready.extend(read);
         }
-        while self.checked < length && self.ready.len() > usize::from(left > 0) {
+        let checkable = self.ready.len() - usize::from(left > 0);
+        for judgement in self.judge_ready(checkable.min(length - self.checked)) {
             let Some(position) = self.ready.pop_front() else { break };
-            self.check(&position);
+            self.check(&position, judgement);
             self.checked += 1;
         }
         Ok(())
     }
 
-    fn check(&mut self, position: &Position) {
+    /// Judges the first positions that are ready. Each is judged alone, so as many threads as the engine has may share
+    /// them.
+    fn judge_ready(&self, count: usize) -> Vec<Judgement> {
+        let (claim, prompt, ready, checked) = (&self.claim, self.reading.prompt(), &self.ready, self.checked);
+        let judge = |at: usize| {
+            let (before, rest) = claim.answer.split_at(checked + at);
+            claim.sampling.judge(&ready[at].logits, prompt, before, rest[0])
+        };
+        let share = count.div_ceil(self.reading.threads()).max(1);
+        if share >= count {
+            return (0..count).map(judge).collect();
+        }
+        thread::scope(|scope| {
+            let judge = &judge;
+            let shares = (0..count).step_by(share).map(|first| {
+                scope.spawn(move || (first..count.min(first + share)).map(judge).collect::<Vec<_>>())
+            });
+            let shares: Vec<_> = shares.collect();
+            shares
+                .into_iter()
+                .flat_map(|share| share.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        })
+    }
+
+    fn check(&mut self, position: &Position, mut judgement: Judgement) {
         let claimed = self.claim.answer[self.checked];
-        let mut judgement = self.judge(position, self.checked, claimed);
         if self.vocabulary.is_end(claimed) {
             // Drawn or not, an honest answer does not have it.
             judgement.margin = f64::INFINITY;
