@@ -51,7 +51,7 @@ use architecture::Dimensions;
 pub(crate) use architecture::{Unfit, names};
 use cache::Cache;
 pub use kernel::{Kernel, KernelError};
-use pool::Pool;
+use pool::{Pool, normal_floats};
 use transformer::{MOST_ROWS, Span, Transformer};
 use weights::Tensors;
 
@@ -60,7 +60,7 @@ pub const PROFILE: &str = "exact-1";
 
 /// Whether a file is for this engine.
 pub(crate) fn fits(content: &Content) -> Result<Result<(), Unfit>, LoadError> {
-    Ok(Dimensions::of(content)?.map(drop))
+    Ok(Dimensions::of(content)?.and_then(|_| layers::covered(content)))
 }
 
 /// The longest sequence that a file and this engine allow.
@@ -210,6 +210,7 @@ impl fmt::Debug for ExactSequence {
 
 impl Core {
     fn pass(&self, spans: &mut [Span<'_>]) -> Vec<Position> {
+        normal_floats();
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let results = self.transformer.pass(self.kernel, &mut pool, spans);
         let position = |row| Position {

@@ -22,9 +22,9 @@ pub enum LoadError {
         /// Which number.
         what: String,
     },
-    /// The exact engine was asked for and has no code for something in the file.
+    /// The exact engine has no code for something in the file, and it was asked for or no other knows the family.
     #[error(
-        "the exact engine does not cover this file ({what}); leave the choice of the engine open, or take another model"
+        "the exact engine has no code for something in this file ({what}), and no other engine was left to take it; take another quantisation, such as Q4_K_M or Q8_0, or another model"
     )]
     NotExact {
         /// What it lacks.

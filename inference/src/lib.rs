@@ -17,7 +17,7 @@
 //! | [`exact`] | the engine whose logits are the same everywhere: kernels, cache, families |
 //! | [`candle_engine`] | candle's own models, for families that the exact engine does not know |
 //! | [`tokens`] | text to tokens and back, characters whole, stop texts found |
-//! | [`bench`] | how fast an engine is here, and a digest of its logits |
+//! | [`mod@bench`] | how fast an engine is here, and a digest of its logits |
 //! | [`chat`] | messages to one text, by the model's template |
 //! | [`embedding`] | texts to vectors, by a BERT |
 //! | [`kernels`] | which arithmetic this machine has: a word in the profile |

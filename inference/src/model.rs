@@ -85,17 +85,20 @@ pub fn load(path: &Path) -> Result<Arc<dyn Engine>, LoadError> {
 /// Loads a GGUF file as asked.
 pub fn load_with(path: &Path, loading: Loading) -> Result<Arc<dyn Engine>, LoadError> {
     open(path, |content, file, described| {
-        let exact = exact::fits(&content)?;
+        let exact = match loading.engine {
+            EngineChoice::Candle => Err(Unfit("choice".to_owned())),
+            EngineChoice::Best | EngineChoice::Exact => exact::fits(&content)?,
+        };
         let engine: Arc<dyn Engine> = match (exact, loading.engine) {
             (Ok(()), EngineChoice::Best | EngineChoice::Exact) => {
                 Arc::new(load_exact(&described, &content, &file, loading)?)
             }
             (Err(Unfit(what)), EngineChoice::Exact) => return Err(LoadError::NotExact { what }),
             (exact, _) => {
-                if let Err(Unfit(what)) = exact {
-                    tracing::info!(what, "beyond the exact engine; candle's models take the file");
-                }
-                let description = described.describe(candle_engine::context(&content)?)?;
+                let what = exact.err().map_or_else(String::new, |Unfit(what)| what);
+                tracing::info!(what, "not for the exact engine: candle's models take the file");
+                let context = candle_engine::context(&content).map_err(|error| beyond_both(error, &what))?;
+                let description = described.describe(context)?;
                 Arc::new(CandleModel::load(description, content, file)?)
             }
         };
@@ -104,6 +107,16 @@ pub fn load_with(path: &Path, loading: Loading) -> Result<Arc<dyn Engine>, LoadE
         tracing::info!(name, %digest, profile = engine.profile(), "model loaded");
         Ok(engine)
     })
+}
+
+/// A family that only the exact engine has fails for what that engine lacks, not for its name.
+fn beyond_both(error: LoadError, what: &str) -> LoadError {
+    match error {
+        LoadError::UnsupportedArchitecture { name, .. } if exact::names().any(|known| known == name) => {
+            LoadError::NotExact { what: what.to_owned() }
+        }
+        other => other,
+    }
 }
 
 /// Loads a GGUF file for the exact engine, for those who need what only it has.
@@ -163,6 +176,10 @@ impl Described {
         let Some(&[embeddings, _]) = shape else {
             return Err(LoadError::Broken { what: "the embeddings are missing or no matrix".to_owned() });
         };
+        if embeddings > MAX_EMBEDDINGS {
+            let what = format!("{embeddings} embeddings, more than {MAX_EMBEDDINGS}");
+            return Err(LoadError::Hostile { what });
+        }
         let vocabulary = Vocabulary::from_gguf(content)?;
         content.metadata.retain(|_, value| !matches!(value, Value::Array(_)));
         if vocabulary.is_empty() || vocabulary.len() > embeddings {
@@ -243,6 +260,8 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
+/// The largest vocabularies have 262 144 tokens; a replay holds some numbers for each at many positions.
+const MAX_EMBEDDINGS: usize = 1 << 20;
 /// Names are for people.
 const MAX_NAME: usize = 200;
 

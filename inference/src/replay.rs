@@ -254,21 +254,27 @@ impl Replaying {
     fn check_ending(&mut self, reason: FinishReason) -> bool {
         let (length, last) = (self.claim.answer.len(), self.claim.answer.len().checked_sub(1));
         let fits = length <= self.limit && (self.stopped.is_none() || self.stopped == last);
-        let margin = match reason {
-            FinishReason::EndOfText if fits && self.ends_by_token() => self.end_margin(),
-            FinishReason::Length if fits && self.stopped.is_none() && length == self.limit => 0.0,
-            FinishReason::Stop if fits && self.stopped.is_some() => 0.0,
-            _ => f64::INFINITY,
+        let (agrees, margin) = match reason {
+            FinishReason::EndOfText if fits && self.ends_by_token() => self.judge_end(),
+            FinishReason::Length if fits && self.stopped.is_none() && length == self.limit => (true, 0.0),
+            FinishReason::Stop if fits && self.stopped.is_some() => (true, 0.0),
+            _ => (false, f64::INFINITY),
         };
         self.found.worst_margin = self.found.worst_margin.max(margin as f32);
-        margin == 0.0
+        agrees
     }
 
-    /// By how much the likeliest token that ends the text lost; zero when one was drawn.
-    fn end_margin(&self) -> f64 {
-        let Some(position) = self.ready.front() else { return f64::INFINITY };
-        let margins = self.vocabulary.ends().map(|end| self.judge(position, self.checked, end).margin);
-        margins.fold(f64::INFINITY, f64::min)
+    /// Whether a token was drawn that ends the text, and by how much the likeliest of them lost otherwise. A margin of
+    /// zero alone does not say that it was drawn: of two equal scores the lower id wins.
+    fn judge_end(&self) -> (bool, f64) {
+        let Some(position) = self.ready.front() else { return (false, f64::INFINITY) };
+        let (mut drawn, mut least) = (false, f64::INFINITY);
+        for end in self.vocabulary.ends() {
+            let judgement = self.judge(position, self.checked, end);
+            drawn |= judgement.chosen == end;
+            least = least.min(judgement.margin);
+        }
+        (drawn, if drawn { 0.0 } else { least })
     }
 
     /// Whether the answer is said to end by a token, and there was room for one.

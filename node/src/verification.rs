@@ -25,7 +25,7 @@ use std::sync::Arc;
 use inference::commitment::SEGMENT;
 use inference::replay::Claim;
 use inference::tokens::{Detokenizer, StopFilter};
-use inference::{Engine, FinishReason, Replay, ReplayStep};
+use inference::{Engine, FinishReason, GenerateError, PromptError, Replay, ReplayStep};
 use protocol::receipt::prompt_digest;
 use protocol::{Finish, Opening, Receipt};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,9 @@ use crate::receipts::ReceiptFile;
 const CONSISTENT_SHARE: u32 = 20;
 /// Margin in logits by which a token may differ in a `consistent` replay; the largest seen between honest ones is 0.28.
 const CONSISTENT_MARGIN: f32 = 0.5;
+
+/// How the names of all exact profiles begin.
+const EXACT_PROFILES: &str = "exact-";
 
 /// What is known of a receipt after looking.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,6 +138,10 @@ pub fn replay(file: &ReceiptFile, engine: &Arc<dyn Engine>, mut progress: impl F
     match run(engine.as_ref(), &claim, &mut progress) {
         Ok(replay) if is_exact(receipt, engine.as_ref()) => judge_exactly(engine.profile(), &replay, &claim),
         Ok(replay) => judge_tolerantly(receipt, engine.profile(), &replay),
+        Err(GenerateError::Prompt(error @ PromptError::UnknownToken { .. })) => Verdict::new(
+            Word::Refuted,
+            format!("the answer has tokens that the model does not have: {error}"),
+        ),
         Err(error) => Verdict::new(Word::Unverifiable, format!("the replay failed: {error}")),
     }
 }
@@ -163,6 +170,12 @@ fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Cl
     });
     // Other engines have other states, or none.
     let exact = is_exact(receipt, engine);
+    let theirs = receipt.engine.as_deref().unwrap_or_default();
+    if !theirs.starts_with(EXACT_PROFILES) && !opening.activations.is_empty() {
+        let why =
+            "only exact engines commit to states, and the receipt names another to be judged with tolerance";
+        return Err(Verdict::new(Word::Refuted, why));
+    }
     let activations = if exact { opening.activations.clone() } else { Vec::new() };
     Ok(Claim { prompt, answer, sampling: model::sampling(&receipt.sampling), finish, activations })
 }
@@ -191,7 +204,7 @@ fn run(
     engine: &dyn Engine,
     claim: &Claim,
     progress: &mut impl FnMut(u32, u32),
-) -> Result<Replay, inference::GenerateError> {
+) -> Result<Replay, GenerateError> {
     let mut found = Replay::default();
     for step in engine.replay(claim)? {
         match step? {

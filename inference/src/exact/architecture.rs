@@ -90,7 +90,10 @@ impl Dimensions {
             epsilon: header.number("attention.layer_norm_rms_epsilon", 1e-5) as f32,
             base: header.number("rope.freq_base", 10_000.0),
             stretch: header.stretch(),
-            window: header.count_or("attention.sliding_window", MAX_CONTEXT, MAX_CONTEXT)?,
+            window: match family.local_layers {
+                0 => MAX_CONTEXT,
+                _ => header.count("attention.sliding_window", u32::MAX as usize)?.min(MAX_CONTEXT),
+            },
             context: header.count("context_length", u32::MAX as usize)?.min(MAX_CONTEXT),
         };
         if let Some(why) = dimensions.beyond(&header)? {
@@ -103,6 +106,12 @@ impl Dimensions {
     fn beyond(&self, header: &Header<'_>) -> Result<Option<String>, LoadError> {
         if !self.heads.is_multiple_of(self.shared_heads) {
             let what = format!("{} heads share {}", self.heads, self.shared_heads);
+            return Err(LoadError::Hostile { what });
+        }
+        let (queries, shared) = (self.heads * self.head_width, self.shared_heads * self.head_width);
+        if self.head_width == 0 || queries > MAX_WIDTH || self.layers * shared > MAX_CACHED {
+            let what =
+                format!("{} layers of {} heads of {} channels", self.layers, self.heads, self.head_width);
             return Err(LoadError::Hostile { what });
         }
         let scaling = header.get("rope.scaling.type").and_then(|value| value.to_string().ok());
@@ -185,6 +194,8 @@ const MAX_WIDTH: usize = 1 << 18;
 const MAX_HEADS: usize = 1 << 10;
 /// Heads have 64 to 256 channels.
 const MAX_HEAD: usize = 1 << 10;
+/// Channels of keys that a position leaves in all layers together; the largest open models have some 130 000.
+const MAX_CACHED: usize = 1 << 21;
 /// The deepest open models have 126 layers.
 const MAX_LAYERS: usize = 1 << 10;
 /// Longer sequences are no use on machines that this engine is for.

@@ -61,71 +61,69 @@ pub(super) trait Format {
     }
 }
 
-/// Four bits and a scale.
-pub(super) struct Q4_0;
-/// Four bits, a scale and an offset.
-pub(super) struct Q4_1;
-/// Five bits and a scale.
-pub(super) struct Q5_0;
-/// Five bits, a scale and an offset.
-pub(super) struct Q5_1;
+/// Four bits, or five, and a scale for each block; an offset, or a zero in the middle.
+pub(super) struct Simple<const FIFTH: bool, const OFFSET: bool>;
+/// The file's `Q4_0`.
+pub(super) type Q4_0 = Simple<false, false>;
+/// The file's `Q4_1`.
+pub(super) type Q4_1 = Simple<false, true>;
+/// The file's `Q5_0`.
+pub(super) type Q5_0 = Simple<true, false>;
+/// The file's `Q5_1`.
+pub(super) type Q5_1 = Simple<true, true>;
 /// Eight bits and a scale.
 pub(super) struct Q8_0;
-/// Four bits; scales and offsets in six bits.
-pub(super) struct Q4K;
-/// Five bits; scales and offsets in six bits.
-pub(super) struct Q5K;
+/// Four bits, or five; scales and offsets in six bits.
+pub(super) struct K<const FIFTH: bool>;
+/// The file's `Q4_K`.
+pub(super) type Q4K = K<false>;
+/// The file's `Q5_K`.
+pub(super) type Q5K = K<true>;
 /// Six bits; scales in eight bits, one for each half of a block.
 pub(super) struct Q6K;
 
-impl Format for Q4_0 {
-    const FILE: usize = 18;
-    const HEAD: usize = HALVES16;
-    const BODY: usize = NIBBLES;
-    const ZERO: i32 = 8;
-
-    fn pack(rows: &[&[u8]; LANES], head: &mut [u8], bodies: &mut [u8]) {
-        pack_half_floats(rows, 0, head);
-        pack_nibbles(rows, 2, bodies);
-    }
-
-    #[inline(always)]
-    fn unpack<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L> {
-        nibbles(lanes, body)
-    }
-
-    #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<15, { Self::ZERO }>(weights, activations, sum)
-    }
-
-    #[inline(always)]
-    fn scale<L: Lanes>(lanes: L, head: &[u8], _at: usize, _half: usize) -> L::Floats {
-        half_floats(lanes, head)
-    }
+impl<const FIFTH: bool, const OFFSET: bool> Simple<FIFTH, OFFSET> {
+    /// Where the fifth bits begin in the file's block, and where the half-bytes.
+    const BITS: usize = if OFFSET { 4 } else { 2 };
+    const NIBBLES: usize = Self::BITS + if FIFTH { 4 } else { 0 };
 }
 
-impl Format for Q4_1 {
-    const FILE: usize = 20;
-    const HEAD: usize = 2 * HALVES16;
-    const BODY: usize = NIBBLES;
-    const OFFSET: bool = true;
+impl<const FIFTH: bool, const OFFSET: bool> Format for Simple<FIFTH, OFFSET> {
+    const FILE: usize = Self::NIBBLES + BLOCK / 2;
+    const HEAD: usize = if OFFSET { 2 * HALVES16 } else { HALVES16 };
+    const BODY: usize = if FIFTH { NIBBLES + FIFTHS } else { NIBBLES };
+    const ZERO: i32 = match (FIFTH, OFFSET) {
+        (_, true) => 0,
+        (false, false) => 8,
+        (true, false) => 16,
+    };
+    const OFFSET: bool = OFFSET;
 
-    fn pack(rows: &[&[u8]; LANES], head: &mut [u8], bodies: &mut [u8]) {
-        let (scales, offsets) = head.split_at_mut(HALVES16);
-        pack_half_floats(rows, 0, scales);
-        pack_half_floats(rows, 2, offsets);
-        pack_nibbles(rows, 4, bodies);
+    fn pack(rows: &[&[u8]; LANES], head: &mut [u8], body: &mut [u8]) {
+        pack_half_floats(rows, 0, head);
+        if OFFSET {
+            pack_half_floats(rows, 2, &mut head[HALVES16..]);
+        }
+        if FIFTH {
+            let bit = |row: usize, column: usize| rows[row][Self::BITS + column / 8] >> (column % 8) & 1;
+            pack_fifths(bit, &mut body[NIBBLES..]);
+        }
+        pack_nibbles(rows, Self::NIBBLES, body);
     }
 
     #[inline(always)]
     fn unpack<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L> {
-        nibbles(lanes, body)
+        unpacked::<L, FIFTH>(lanes, body)
     }
 
     #[inline(always)]
     fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<15, { Self::ZERO }>(weights, activations, sum)
+        match (FIFTH, OFFSET) {
+            (false, false) => lanes.dot::<15, 8>(weights, activations, sum),
+            (false, true) => lanes.dot::<15, 0>(weights, activations, sum),
+            (true, false) => lanes.dot::<31, 16>(weights, activations, sum),
+            (true, true) => lanes.dot::<31, 0>(weights, activations, sum),
+        }
     }
 
     #[inline(always)]
@@ -135,70 +133,7 @@ impl Format for Q4_1 {
 
     #[inline(always)]
     fn offset<L: Lanes>(lanes: L, head: &[u8], _at: usize) -> L::Floats {
-        half_floats(lanes, &head[HALVES16..])
-    }
-}
-
-impl Format for Q5_0 {
-    const FILE: usize = 22;
-    const HEAD: usize = HALVES16;
-    const BODY: usize = NIBBLES + FIFTHS;
-    const ZERO: i32 = 16;
-
-    fn pack(rows: &[&[u8]; LANES], head: &mut [u8], bodies: &mut [u8]) {
-        pack_half_floats(rows, 0, head);
-        pack_fifths(|row, column| rows[row][2 + column / 8] >> (column % 8) & 1, &mut bodies[NIBBLES..]);
-        pack_nibbles(rows, 6, bodies);
-    }
-
-    #[inline(always)]
-    fn unpack<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L> {
-        with_fifths(lanes, nibbles(lanes, body), &body[NIBBLES..])
-    }
-
-    #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<31, { Self::ZERO }>(weights, activations, sum)
-    }
-
-    #[inline(always)]
-    fn scale<L: Lanes>(lanes: L, head: &[u8], _at: usize, _half: usize) -> L::Floats {
-        half_floats(lanes, head)
-    }
-}
-
-impl Format for Q5_1 {
-    const FILE: usize = 24;
-    const HEAD: usize = 2 * HALVES16;
-    const BODY: usize = NIBBLES + FIFTHS;
-    const OFFSET: bool = true;
-
-    fn pack(rows: &[&[u8]; LANES], head: &mut [u8], bodies: &mut [u8]) {
-        let (scales, offsets) = head.split_at_mut(HALVES16);
-        pack_half_floats(rows, 0, scales);
-        pack_half_floats(rows, 2, offsets);
-        pack_fifths(|row, column| rows[row][4 + column / 8] >> (column % 8) & 1, &mut bodies[NIBBLES..]);
-        pack_nibbles(rows, 8, bodies);
-    }
-
-    #[inline(always)]
-    fn unpack<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L> {
-        with_fifths(lanes, nibbles(lanes, body), &body[NIBBLES..])
-    }
-
-    #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<31, { Self::ZERO }>(weights, activations, sum)
-    }
-
-    #[inline(always)]
-    fn scale<L: Lanes>(lanes: L, head: &[u8], _at: usize, _half: usize) -> L::Floats {
-        half_floats(lanes, head)
-    }
-
-    #[inline(always)]
-    fn offset<L: Lanes>(lanes: L, head: &[u8], _at: usize) -> L::Floats {
-        half_floats(lanes, &head[HALVES16..])
+        if OFFSET { half_floats(lanes, &head[HALVES16..]) } else { lanes.splat(0.0) }
     }
 }
 
@@ -238,62 +173,37 @@ impl Format for Q8_0 {
     }
 }
 
-impl Format for Q4K {
-    const FILE: usize = 144;
+impl<const FIFTH: bool> Format for K<FIFTH> {
+    const FILE: usize = if FIFTH { 176 } else { 144 };
     const GROUP: usize = 8;
     const HEAD: usize = K_HEAD;
-    const BODY: usize = NIBBLES;
+    const BODY: usize = if FIFTH { NIBBLES + FIFTHS } else { NIBBLES };
     const OFFSET: bool = true;
 
     fn pack(rows: &[&[u8]; LANES], head: &mut [u8], bodies: &mut [u8]) {
         pack_k_head(rows, head);
-        pack_k_nibbles(rows, 16, Self::BODY, bodies);
-    }
-
-    #[inline(always)]
-    fn unpack<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L> {
-        nibbles(lanes, body)
-    }
-
-    #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<15, { Self::ZERO }>(weights, activations, sum)
-    }
-
-    #[inline(always)]
-    fn scale<L: Lanes>(lanes: L, head: &[u8], at: usize, _half: usize) -> L::Floats {
-        k_factor(lanes, head, at, 0)
-    }
-
-    #[inline(always)]
-    fn offset<L: Lanes>(lanes: L, head: &[u8], at: usize) -> L::Floats {
-        k_factor(lanes, head, at, 1)
-    }
-}
-
-impl Format for Q5K {
-    const FILE: usize = 176;
-    const GROUP: usize = 8;
-    const HEAD: usize = K_HEAD;
-    const BODY: usize = NIBBLES + FIFTHS;
-    const OFFSET: bool = true;
-
-    fn pack(rows: &[&[u8]; LANES], head: &mut [u8], bodies: &mut [u8]) {
-        pack_k_head(rows, head);
-        pack_k_nibbles(rows, 48, Self::BODY, bodies);
+        let fifths = 16;
+        let nibbles = if FIFTH { fifths + BLOCK } else { fifths };
         for (block, body) in bodies.chunks_exact_mut(Self::BODY).enumerate() {
-            pack_fifths(|row, column| rows[row][16 + column] >> block & 1, &mut body[NIBBLES..]);
+            pack_k_nibbles(rows, nibbles, block, body);
+            if FIFTH {
+                pack_fifths(|row, column| rows[row][fifths + column] >> block & 1, &mut body[NIBBLES..]);
+            }
         }
     }
 
     #[inline(always)]
     fn unpack<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L> {
-        with_fifths(lanes, nibbles(lanes, body), &body[NIBBLES..])
+        unpacked::<L, FIFTH>(lanes, body)
     }
 
     #[inline(always)]
     fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<31, { Self::ZERO }>(weights, activations, sum)
+        if FIFTH {
+            lanes.dot::<31, 0>(weights, activations, sum)
+        } else {
+            lanes.dot::<15, 0>(weights, activations, sum)
+        }
     }
 
     #[inline(always)]
@@ -415,15 +325,13 @@ fn pack_k_head(rows: &[&[u8]; LANES], head: &mut [u8]) {
 }
 
 /// Two blocks of a K-quant share 32 bytes: one has the low, the other the high half-bytes.
-fn pack_k_nibbles(rows: &[&[u8]; LANES], at: usize, stride: usize, bodies: &mut [u8]) {
-    for (block, body) in bodies.chunks_exact_mut(stride).enumerate() {
-        for (row, bytes) in rows.iter().enumerate() {
-            let columns = &bytes[at + 32 * (block / 2)..][..BLOCK];
-            let half = 4 * (block % 2);
-            for column in 0..BLOCK / 2 {
-                let (low, high) = (columns[column] >> half & 15, columns[column + 16] >> half & 15);
-                body[column / 4 * VECTOR + 4 * row + column % 4] = low | high << 4;
-            }
+fn pack_k_nibbles(rows: &[&[u8]; LANES], at: usize, block: usize, body: &mut [u8]) {
+    for (row, bytes) in rows.iter().enumerate() {
+        let columns = &bytes[at + BLOCK * (block / 2)..][..BLOCK];
+        let half = 4 * (block % 2);
+        for column in 0..BLOCK / 2 {
+            let (low, high) = (columns[column] >> half & 15, columns[column + 16] >> half & 15);
+            body[column / 4 * VECTOR + 4 * row + column % 4] = low | high << 4;
         }
     }
 }
@@ -455,10 +363,14 @@ fn nibbles<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L> {
     unpacked
 }
 
+/// Half-bytes, and the fifth bit where there is one.
 #[inline(always)]
-fn with_fifths<L: Lanes>(lanes: L, mut unpacked: Unpacked<L>, masks: &[u8]) -> Unpacked<L> {
-    for (vector, mask) in unpacked.iter_mut().zip(masks.as_chunks::<8>().0) {
-        *vector = lanes.set_where(*vector, u64::from_le_bytes(*mask), 16);
+fn unpacked<L: Lanes, const FIFTH: bool>(lanes: L, body: &[u8]) -> Unpacked<L> {
+    let mut unpacked = nibbles(lanes, body);
+    if FIFTH {
+        for (vector, mask) in unpacked.iter_mut().zip(body[NIBBLES..].as_chunks::<8>().0) {
+            *vector = lanes.set_where(*vector, u64::from_le_bytes(*mask), 16);
+        }
     }
     unpacked
 }

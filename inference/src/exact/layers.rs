@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::architecture::Dimensions;
-use super::linear::Linear;
-use super::weights::{Tensors, Wanted};
+use candle_core::quantized::gguf_file::Content;
+
+use super::architecture::{Dimensions, Unfit};
+use super::linear::{Kind, Linear};
+use super::weights::{Tensors, Wanted, unpaired};
 use crate::gguf::LoadError;
 use crate::math;
 
@@ -74,10 +76,15 @@ impl Layer {
             tensors.has(&name).then(|| tensors.vector(&name, length)).transpose()
         };
         let mut projection = |part: &str, heads: usize| -> Result<Projection, LoadError> {
+            // What belongs to rows that are sorted into halves is sorted with them.
+            let sorted = |values: Vec<f32>| match dimensions.family.interleaved && part != "v" {
+                true => (0..values.len()).map(|row| values[unpaired(row, head_width)]).collect(),
+                false => values,
+            };
             Ok(Projection {
                 weights: packed.take(&name(&format!("attn_{part}.weight")))?,
-                bias: optional(&format!("attn_{part}.bias"), heads * head_width)?,
-                norm: optional(&format!("attn_{part}_norm.weight"), head_width)?,
+                bias: optional(&format!("attn_{part}.bias"), heads * head_width)?.map(sorted),
+                norm: optional(&format!("attn_{part}_norm.weight"), head_width)?.map(sorted),
             })
         };
         let local = dimensions.is_local(layer);
@@ -109,6 +116,22 @@ impl Packed {
     }
 }
 
+/// Whether this engine knows all tensors of a file, and has kernels for their types.
+pub(super) fn covered(content: &Content) -> Result<(), Unfit> {
+    for (name, info) in &content.tensor_infos {
+        let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(_, part)| part);
+        if !part.map_or_else(|| OUTSIDE.contains(&name.as_str()), |part| INSIDE.contains(&part)) {
+            return Err(Unfit(format!("tensor `{name}`")));
+        }
+        let columns = info.shape.dims().last().copied().unwrap_or_default();
+        let kind = Kind::of(info.ggml_dtype).filter(|kind| columns.is_multiple_of(kind.granularity()));
+        if kind.is_none() {
+            return Err(Unfit(format!("weights of type {:?} in `{name}`", info.ggml_dtype)));
+        }
+    }
+    Ok(())
+}
+
 /// All matrices of a model, by the shapes that its dimensions give them.
 pub(super) fn wanted(dimensions: &Dimensions, vocabulary: usize, output: bool) -> Vec<Wanted> {
     let Dimensions { width, hidden, heads, shared_heads, head_width, .. } = *dimensions;
@@ -137,3 +160,24 @@ pub(super) const OUTPUT: &str = "output.weight";
 pub(super) const ROTATION_FACTORS: &str = "rope_freqs.weight";
 /// The rotations' base of layers that see a window only (Gemma 3's report).
 pub(super) const LOCAL_BASE: f64 = 10_000.0;
+/// Tensors outside of layers.
+const OUTSIDE: [&str; 4] = [EMBEDDINGS, "output_norm.weight", OUTPUT, ROTATION_FACTORS];
+/// Tensors of a layer.
+const INSIDE: [&str; 16] = [
+    "attn_norm.weight",
+    "attn_q.weight",
+    "attn_q.bias",
+    "attn_q_norm.weight",
+    "attn_k.weight",
+    "attn_k.bias",
+    "attn_k_norm.weight",
+    "attn_v.weight",
+    "attn_v.bias",
+    "attn_output.weight",
+    "post_attention_norm.weight",
+    "ffn_norm.weight",
+    "ffn_gate.weight",
+    "ffn_up.weight",
+    "ffn_down.weight",
+    "post_ffw_norm.weight",
+];

@@ -50,7 +50,8 @@ impl Matrix {
         let mut windows = Vec::new();
         let mut free = 0;
         for rows in rows {
-            assert!(free <= rows.start && rows.end <= whole, "rows that overlap or are not there");
+            let follow = free <= rows.start && rows.start <= rows.end && rows.end <= whole;
+            assert!(follow, "rows that overlap or are not there");
             free = rows.end;
             windows.extend((0..all).step_by(tiles.max(1)).map(|first| Window {
                 data,

@@ -53,6 +53,7 @@ impl Pool {
     }
 
     fn region(&mut self, tasks: usize, call: &(dyn Fn(usize) + Sync)) {
+        assert!(tasks < MOST_TASKS, "more tasks than a claim can count");
         let shared = &*self.shared;
         // SAFETY: the pointer is read only by a thread that has claimed a task of this region, and this function
         // does not return before all claimed tasks have been counted as completed. No region is running now, because
@@ -135,7 +136,11 @@ impl Shared {
                 }
             }));
             if let Err(panic) = done {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                // Whatever another panic brought is left alone: dropping it here could panic again.
+                if let Some(other) = first.replace(panic) {
+                    std::mem::forget(other);
+                }
             }
             self.completed.fetch_add(1, Ordering::Release);
         }
@@ -208,7 +213,7 @@ impl<T> Slot<T> {
 
 /// Sets how this thread rounds and treats tiny numbers to what IEEE 754 says and Rust assumes. A library that was
 /// compiled for fast mathematics may have set it otherwise, and results would differ.
-fn normal_floats() {
+pub(super) fn normal_floats() {
     #[cfg(target_arch = "x86_64")]
     {
         let mut state = 0_u32;
@@ -226,12 +231,14 @@ fn normal_floats() {
 
 /// Waits a little, and after many times lets other threads have the core.
 fn pause(spins: &mut u32) {
-    *spins += 1;
+    *spins = spins.saturating_add(1);
     if *spins < PATIENCE { std::hint::spin_loop() } else { thread::yield_now() }
 }
 
 /// More cores than any machine that this engine is for.
 const MAX_THREADS: usize = 256;
+/// One more than a claim counts.
+const MOST_TASKS: usize = 1 << 20;
 /// How often a helper looks for the next region before it sleeps: some fifty microseconds.
 const WATCH: u32 = 2_000;
 /// How often the caller looks for the last tasks before it yields.

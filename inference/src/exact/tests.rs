@@ -257,13 +257,9 @@ fn what_does_not_fit_is_named() {
         let message = refusal(name, after, &bytes).to_string();
         assert!(message.contains(complaint), "{message}");
     }
-    for (stem, name) in [
-        ("blk.1.ffn_u", "blk.1.ffn_up.weight"),
-        ("blk.0.attn_n", "blk.0.attn_norm.weight"),
-        ("output_", "output_norm.weight"),
-    ] {
+    for stem in ["blk.1.ffn_u", "blk.0.attn_n", "output_"] {
         let message = refusal(stem, 0, b"?").to_string();
-        assert!(message.contains(&format!("tensor `{name}` is missing")), "{message}");
+        assert!(message.contains(&format!("tensor `{stem}?")), "{message}");
     }
 }
 

@@ -173,7 +173,7 @@ fn size(info: &TensorInfo) -> usize {
 }
 
 /// Which row of a file goes to `row` when pairs are sorted into halves.
-const fn unpaired(row: usize, pairs: usize) -> usize {
+pub(super) const fn unpaired(row: usize, pairs: usize) -> usize {
     let (head, channel, half) = (row / pairs * pairs, row % pairs, pairs / 2);
     head + if channel < half { 2 * channel } else { 2 * (channel - half) + 1 }
 }

@@ -170,6 +170,9 @@ fn a_commitment_to_other_states_is_refuted_at_its_segment() {
         answer.engine = "exact-0".to_owned();
     });
     assert_eq!(elsewhere.verdict, Word::Exact, "{elsewhere:?}");
+    // Whoever commits and then names an engine that does not contradicts himself.
+    let contradicted = verdict(&engine, |answer| answer.engine = "candle-1/x".to_owned());
+    assert_eq!(contradicted.verdict, Word::Refuted, "{contradicted:?}");
 }
 
 #[test]
