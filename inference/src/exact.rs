@@ -233,7 +233,7 @@ const LIGHT_FILE: u64 = 150 << 20;
 /// Shorter ones would waste the weights that are read for them.
 const SHORTEST_CHUNK: usize = 16;
 /// How much of an answer is replayed in a step: logits of all of it are held at once.
-const REPLAYED: usize = 64;
+const REPLAYED: usize = 32;
 
 #[cfg(test)]
 mod tests;
