@@ -47,8 +47,7 @@ use candle_core::quantized::gguf_file::Content;
 use crate::engine::{Engine, ForwardError, Position, Sequence};
 use crate::gguf::LoadError;
 use crate::model::Description;
-use architecture::Dimensions;
-pub(crate) use architecture::{Unfit, names};
+pub(crate) use architecture::{Dimensions, Unfit, names};
 use cache::Cache;
 pub use kernel::{Kernel, KernelError};
 use pool::{Pool, normal_floats};
@@ -58,15 +57,9 @@ use weights::Tensors;
 /// The name of the function from files and tokens to logits.
 pub const PROFILE: &str = "exact-1";
 
-/// Whether a file is for this engine.
-pub(crate) fn fits(content: &Content) -> Result<Result<(), Unfit>, LoadError> {
-    Ok(Dimensions::of(content)?.and_then(|_| layers::covered(content)))
-}
-
-/// The longest sequence that a file and this engine allow.
-pub(crate) fn context(content: &Content) -> Result<usize, LoadError> {
-    let unfit = |Unfit(what)| LoadError::NotExact { what };
-    Ok(Dimensions::of(content)?.map_err(unfit)?.context)
+/// The dimensions of a file that is for this engine.
+pub(crate) fn fits(content: &Content) -> Result<Result<Dimensions, Unfit>, LoadError> {
+    Ok(Dimensions::of(content)?.and_then(|dimensions| layers::covered(content).map(|()| dimensions)))
 }
 
 /// A model on the exact engine.
@@ -88,11 +81,10 @@ impl ExactModel {
     /// Loads a file that [`fits`].
     pub(crate) fn load(
         description: Description,
-        content: &Content,
-        file: &File,
+        dimensions: Dimensions,
+        (content, file): (&Content, &File),
         (kernel, threads): (Kernel, usize),
     ) -> Result<Self, LoadError> {
-        let dimensions = Dimensions::of(content)?.map_err(|Unfit(what)| LoadError::NotExact { what })?;
         let mut pool = Pool::new(threads);
         let vocabulary = description.card.vocabulary;
         let transformer = Transformer::load(&Tensors::new(content, file), dimensions, vocabulary, &mut pool)?;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::candle_engine::{self, CandleModel};
 use crate::chat::ChatTemplate;
 use crate::engine::Engine;
-use crate::exact::{self, ExactModel, Kernel, Unfit};
+use crate::exact::{self, Dimensions, ExactModel, Kernel, Unfit};
 use crate::gguf::{self, LoadError};
 use crate::tokens::Vocabulary;
 
@@ -90,12 +90,9 @@ pub fn load_with(path: &Path, loading: Loading) -> Result<Arc<dyn Engine>, LoadE
             EngineChoice::Best | EngineChoice::Exact => exact::fits(&content)?,
         };
         let engine: Arc<dyn Engine> = match (exact, loading.engine) {
-            (Ok(()), EngineChoice::Best | EngineChoice::Exact) => {
-                Arc::new(load_exact(&described, &content, &file, loading)?)
-            }
+            (Ok(dimensions), _) => Arc::new(load_exact(dimensions, &described, (&content, &file), loading)?),
             (Err(Unfit(what)), EngineChoice::Exact) => return Err(LoadError::NotExact { what }),
-            (exact, _) => {
-                let what = exact.err().map_or_else(String::new, |Unfit(what)| what);
+            (Err(Unfit(what)), _) => {
                 tracing::info!(what, "not for the exact engine: candle's models take the file");
                 let context = candle_engine::context(&content).map_err(|error| beyond_both(error, &what))?;
                 let description = described.describe(context)?;
@@ -122,22 +119,22 @@ fn beyond_both(error: LoadError, what: &str) -> LoadError {
 /// Loads a GGUF file for the exact engine, for those who need what only it has.
 pub fn load_exactly(path: &Path, loading: Loading) -> Result<ExactModel, LoadError> {
     open(path, |content, file, described| {
-        exact::fits(&content)?.map_err(|Unfit(what)| LoadError::NotExact { what })?;
-        load_exact(&described, &content, &file, loading)
+        let dimensions = exact::fits(&content)?.map_err(|Unfit(what)| LoadError::NotExact { what })?;
+        load_exact(dimensions, &described, (&content, &file), loading)
     })
 }
 
 fn load_exact(
+    dimensions: Dimensions,
     described: &Described,
-    content: &Content,
-    file: &File,
+    source: (&Content, &File),
     loading: Loading,
 ) -> Result<ExactModel, LoadError> {
     let kernel = loading.kernel.map_or_else(Kernel::choose, Ok)?;
     let threads =
         loading.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let description = described.describe(exact::context(content)?)?;
-    ExactModel::load(description, content, file, (kernel, threads))
+    let description = described.describe(dimensions.context)?;
+    ExactModel::load(description, dimensions, source, (kernel, threads))
 }
 
 /// Looks at a file and hands it on. Whatever its numbers make somebody do is the file's fault.

@@ -24,7 +24,9 @@ use std::sync::{Arc, Weak};
 
 use crypto::{Digest, PeerId, Verified};
 use protocol::event::{Production, RunId};
-use protocol::{AgentOffer, Finish, Input, JobError, JobKind, JobSpec, Order, Token};
+use protocol::{
+    AgentOffer, Capability, Finish, Input, JobError, JobKind, JobSpec, ModelOffer, Order, Price, Speed, Token,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::handle::{JobStream, NodeHandle};
@@ -45,6 +47,20 @@ pub trait Agent: fmt::Debug + Send + Sync {
 
     /// Works on a job; the answer goes token by token to `context`. Dropping the future cancels the work.
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running;
+}
+
+/// What an agent offers that has a model on this machine: it reads text, and is called after model and capability.
+fn offer_with(model: ModelOffer, capability: Capability, price: Price, speed: Speed) -> AgentOffer {
+    AgentOffer {
+        agent: format!("{}-{capability}", model.name),
+        capability,
+        model: Some(model),
+        price,
+        speed,
+        languages: vec!["en".to_owned()],
+        modalities: vec!["text".to_owned()],
+        tools: Vec::new(),
+    }
 }
 
 /// An agent at work.

@@ -42,7 +42,7 @@ pub(crate) struct Unfit(pub(crate) String);
 
 /// The numbers of one file, checked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Dimensions {
+pub(crate) struct Dimensions {
     pub(super) family: &'static Family,
     pub(super) layers: usize,
     /// Channels between layers.
@@ -64,7 +64,7 @@ pub(super) struct Dimensions {
     /// How many positions a local layer sees.
     pub(super) window: usize,
     /// Longest sequence.
-    pub(super) context: usize,
+    pub(crate) context: usize,
 }
 
 impl Dimensions {

@@ -248,17 +248,12 @@ impl Input {
 
     /// Makes blocks of all rows.
     pub(super) fn quantise(&mut self, kernel: Kernel, pool: &mut Pool) {
-        let rows = self.values.rows();
-        let values = &self.values;
-        let blocks = self.blocks.chunks_exact_mut(rows.max(1)).enumerate().collect::<Vec<_>>();
-        let share = blocks.len().div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
-        let mut blocks = blocks.into_iter();
-        let tasks = std::iter::from_fn(|| {
-            Some(blocks.by_ref().take(share).collect::<Vec<_>>()).filter(|t| !t.is_empty())
-        });
-        pool.each(tasks.collect(), |blocks| {
-            for (at, to) in blocks {
-                kernel.run(Quantise { values, column: at * BLOCK, to });
+        let (values, rows) = (&self.values, self.values.rows().max(1));
+        let share = (self.blocks.len() / rows).div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
+        let tasks = self.blocks.chunks_mut(share * rows).enumerate().collect();
+        pool.each(tasks, |(task, blocks)| {
+            for (at, to) in blocks.chunks_exact_mut(rows).enumerate() {
+                kernel.run(Quantise { values, column: (task * share + at) * BLOCK, to });
             }
         });
     }

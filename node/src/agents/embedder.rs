@@ -12,7 +12,7 @@ use protocol::receipt::prompt_digest;
 use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, ModelOffer, Price, Speed, Token};
 use tokio::sync::Semaphore;
 
-use super::{Agent, Context, Job, Running};
+use super::{Agent, Context, Job, Running, offer_with};
 
 /// Texts that are read at once. Each keeps all cores busy, so more would only need more memory; the market bounds how many
 /// wait.
@@ -43,22 +43,13 @@ impl EmbedderAgent {
         let Loaded { name, embedder, speed } = loaded;
         let card = embedder.card();
         let model = ModelOffer {
-            name: name.clone(),
+            name,
             digest: card.digest,
             manifest: true,
             engine: embedder.profile().to_owned(),
             context: u32::try_from(card.context).unwrap_or(u32::MAX),
         };
-        let offer = AgentOffer {
-            agent: format!("{name}-{capability}"),
-            capability,
-            model: Some(model),
-            price,
-            speed,
-            languages: vec!["en".to_owned()],
-            modalities: vec!["text".to_owned()],
-            tools: Vec::new(),
-        };
+        let offer = offer_with(model, capability, price, speed);
         Self { offer, embedder, working: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 

@@ -19,7 +19,7 @@ use protocol::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Agent, Context, Job, Running};
+use super::{Agent, Context, Job, Running, offer_with};
 use crate::clock;
 
 /// Steps between the worker and the agent's task. The worker is slowed down beyond it, not the other jobs.
@@ -56,22 +56,13 @@ impl ModelAgent {
         let engine = worker.engine();
         let card = engine.card();
         let model = ModelOffer {
-            name: name.clone(),
+            name,
             digest: card.digest,
             manifest: false,
             engine: engine.profile().to_owned(),
             context: u32::try_from(card.context).unwrap_or(u32::MAX),
         };
-        let offer = AgentOffer {
-            agent: format!("{name}-{capability}"),
-            capability,
-            model: Some(model),
-            price,
-            speed,
-            languages: vec!["en".to_owned()],
-            modalities: vec!["text".to_owned()],
-            tools: Vec::new(),
-        };
+        let offer = offer_with(model, capability, price, speed);
         Self { offer, worker, system: None, rendering: Arc::new(Semaphore::new(RENDERINGS)) }
     }
 

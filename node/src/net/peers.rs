@@ -87,6 +87,12 @@ impl Peers {
         !std::mem::replace(&mut entry.member, true)
     }
 
+    /// Whether we made this connection, and not the peer.
+    pub(super) fn is_dialled(&self, peer: &PeerId, id: ConnectionId) -> bool {
+        let outbound = |link: &Link| link.id == id && link.direction == Direction::Outbound;
+        self.table.get(peer).is_some_and(|peer| peer.links.iter().any(outbound))
+    }
+
     pub(super) fn measured(&mut self, peer: &PeerId, rtt: Duration) {
         if let Some(entry) = self.table.get_mut(peer) {
             entry.rtt = Some(rtt);

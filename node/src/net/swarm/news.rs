@@ -81,7 +81,11 @@ impl Host {
             let theirs = info.protocol_version.chars().filter(|char| !char.is_control()).take(64).collect();
             let reason = BootstrapFailure::OtherNetwork { theirs };
             self.outbox.extend(self.bootstraps.failed(connection, reason, Instant::now()));
-            let _ = self.swarm.disconnect_peer_id(peer);
+            // The caller hangs up: it must have heard our name, too, to know why. One that stays is never a member and
+            // goes when the time for introductions is over.
+            if self.peers.is_dialled(&peer, connection) {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
             return;
         }
         let is_new = self.peers.identified(&peer, info);
