@@ -3,6 +3,10 @@
 //! Rates are medians over a few runs. The digest covers all logits of a fixed prompt and of its greedy continuation:
 //! peers with one profile and one model print the same, whatever machine they run on.
 
+mod batch;
+mod serve;
+
+use std::sync::Arc;
 use std::time::Instant;
 
 use crypto::Digest;
@@ -12,6 +16,8 @@ use crate::engine::{Engine, GenerateError, Position, Request};
 use crate::generation::{FinishReason, Step};
 use crate::replay::Claim;
 use crate::sample::Sampling;
+use batch::batch;
+pub use serve::{CLIENTS, Served, serve};
 
 /// What was measured; rates are tokens per second.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +28,12 @@ pub struct Measured {
     pub prefill128: f64,
     /// Tokens of a prompt of 512.
     pub prefill512: f64,
+    /// Tokens of eight answers, decoded together after prompts of 128.
+    pub batch8: f64,
+    /// Tokens of sixteen.
+    pub batch16: f64,
+    /// What sixteen clients get.
+    pub serve: Served,
     /// What replaying an answer of 256 tokens to a prompt of 256 takes, as a share of what making it took.
     pub verify_share: f64,
     /// BLAKE3 of the logits of a fixed prompt and its greedy continuation.
@@ -29,12 +41,16 @@ pub struct Measured {
 }
 
 /// Measures an engine; takes some seconds. Lengths shrink to what the model's context holds.
-pub fn measure(engine: &dyn Engine) -> Result<Measured, GenerateError> {
+pub fn measure(engine: &Arc<dyn Engine>) -> Result<Measured, GenerateError> {
+    let (shared, engine) = (engine, engine.as_ref());
     let digest = digest(engine)?;
     Ok(Measured {
         decode: median(RUNS, || decode(engine))?,
         prefill128: median(RUNS, || prefill(engine, 128))?,
         prefill512: median(RUNS, || prefill(engine, 512))?,
+        batch8: median(RUNS, || batch(engine, 8))?,
+        batch16: median(RUNS, || batch(engine, 16))?,
+        serve: serve(shared)?,
         verify_share: verify_share(engine)?,
         digest,
     })

@@ -4,6 +4,7 @@
 //! tokens into logits. Everything else (prompts, generation, replay, speed) is derived here from those, once, so that
 //! two engines can differ in nothing but their numbers.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::chat::{Chat, ChatTemplate, TemplateError};
 use crate::generation::Generation;
 use crate::model::{Description, ModelCard};
+use crate::reading::{Reading, Shape};
 use crate::replay::{Claim, Replaying};
 use crate::sample::{Sampling, SamplingError};
 use crate::tokens::{TokenizerError, Vocabulary};
@@ -114,7 +116,7 @@ pub struct Position {
 }
 
 /// One sequence with its own cache of what it has read; dropping it frees the cache.
-pub trait Sequence: Send {
+pub trait Sequence: Any + Send {
     /// Reads `tokens` (never none) after those read before, and gives what follows the last one.
     ///
     /// Unless the engine is exact, the bits of the logits depend on how a sequence was cut into calls. Whoever wants
@@ -125,7 +127,40 @@ pub trait Sequence: Send {
     fn forward_all(&mut self, tokens: &[u32]) -> Result<Vec<Position>, ForwardError> {
         tokens.iter().map(|&token| self.forward(&[token])).collect()
     }
+
+    /// Reads `tokens` and gives what follows each of the last `wanted` of them.
+    fn read(&mut self, tokens: &[u32], wanted: usize) -> Result<Vec<Position>, ForwardError> {
+        match wanted {
+            0 | 1 => self.forward(tokens).map(|position| vec![position].split_off(1 - wanted)),
+            _ => self.forward_all(tokens).map(|mut all| all.split_off(tokens.len().saturating_sub(wanted))),
+        }
+    }
+
+    /// Another sequence that has read the first `length` of the same tokens, where the engine can share what was read.
+    fn fork(&self, length: usize) -> Option<Box<dyn Sequence>> {
+        let _ = length;
+        None
+    }
 }
+
+/// Some tokens that a sequence is to read in a pass.
+pub struct Span<'a> {
+    /// Who reads.
+    pub sequence: &'a mut dyn Sequence,
+    /// What; never nothing.
+    pub tokens: &'a [u32],
+    /// After how many of them, from the end, positions are wanted.
+    pub wanted: usize,
+}
+
+impl fmt::Debug for Span<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Span").field("tokens", &self.tokens.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a span brought: the wanted positions.
+pub type SpanResult = Result<Vec<Position>, ForwardError>;
 
 /// A model that can be asked. Shared as `Arc<dyn Engine>`.
 pub trait Engine: Send + Sync + fmt::Debug {
@@ -140,9 +175,20 @@ pub trait Engine: Send + Sync + fmt::Debug {
         false
     }
 
-    /// How many tokens of an answer a replay reads in one step.
+    /// How many tokens of a known answer are read in one step.
     fn stride(&self) -> usize {
         1
+    }
+
+    /// Reads some tokens of several sequences of this engine; a result for each. Where rows of different sequences
+    /// share the weights that are read for them, this is much faster than one after the other, and never different.
+    fn pass(&self, spans: &mut [Span<'_>]) -> Vec<SpanResult> {
+        spans.iter_mut().map(|span| span.sequence.read(span.tokens, span.wanted)).collect()
+    }
+
+    /// What reading costs in memory; none where it is not known.
+    fn cache(&self) -> Option<CacheUse> {
+        None
     }
 
     /// How many threads it computes with.
@@ -221,16 +267,10 @@ pub trait Engine: Send + Sync + fmt::Debug {
         Ok(Replaying::new(self.reading(&claim.prompt), claim, self.description()))
     }
 
-    /// A sequence about to read a prompt in this engine's chunks.
+    /// A sequence about to read a prompt, in the shapes that this engine's bits depend on.
     fn reading(&self, prompt: &[u32]) -> Reading {
-        Reading {
-            sequence: self.sequence(),
-            prompt: prompt.to_vec(),
-            chunk: self.chunk().max(1),
-            stride: self.stride().max(1),
-            threads: self.threads().max(1),
-            done: 0,
-        }
+        let shape = Shape { exact: self.is_exact(), chunk: self.chunk().max(1), stride: self.stride().max(1) };
+        Reading::new(self.sequence(), prompt, shape, self.threads().max(1))
     }
 
     /// Measures this machine with a short greedy run: one full chunk of prompt, a few tokens of answer.
@@ -250,62 +290,15 @@ pub trait Engine: Send + Sync + fmt::Debug {
     }
 }
 
-/// A prompt on its way into a sequence, one chunk a step, and after it the answer.
-///
-/// Generation and replay both read through it: for engines whose bits depend on the shapes of reading, that is what
-/// makes the shapes, and so the bits, the same.
-pub struct Reading {
-    sequence: Box<dyn Sequence>,
-    prompt: Vec<u32>,
-    chunk: usize,
-    stride: usize,
-    threads: usize,
-    done: usize,
-}
-
-impl Reading {
-    /// Reads the next chunk; what follows it, or none when the whole prompt has been read.
-    pub fn chunk(&mut self) -> Option<Result<Position, ForwardError>> {
-        let end = self.prompt.len().min(self.done + self.chunk);
-        let chunk = self.prompt.get(self.done..end).filter(|chunk| !chunk.is_empty())?;
-        self.done = end;
-        Some(self.sequence.forward(chunk))
-    }
-
-    /// Reads one token of the answer.
-    pub fn token(&mut self, id: u32) -> Result<Position, ForwardError> {
-        self.sequence.forward(&[id])
-    }
-
-    /// Reads the first of some known tokens of the answer, as many as suit the engine; what follows each.
-    pub fn tokens(&mut self, ids: &[u32]) -> Result<Vec<Position>, ForwardError> {
-        self.sequence.forward_all(&ids[..ids.len().min(self.stride)])
-    }
-
-    /// How many threads the engine computes with.
-    #[must_use]
-    pub const fn threads(&self) -> usize {
-        self.threads
-    }
-
-    /// How many prompt tokens have been read.
-    #[must_use]
-    pub const fn done(&self) -> usize {
-        self.done
-    }
-
-    /// The prompt.
-    #[must_use]
-    pub fn prompt(&self) -> &[u32] {
-        &self.prompt
-    }
-}
-
-impl fmt::Debug for Reading {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = self.prompt.len();
-        f.debug_struct("Reading").field("done", &self.done).field("of", &of).finish_non_exhaustive()
-    }
+/// The memory of an engine's sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Positions that are given out at once: the memory of a sequence grows by so many.
+    pub page: usize,
+    /// Bytes of such a page.
+    pub page_bytes: usize,
+    /// Pages that are held now, those that several sequences share counted once.
+    pub pages: usize,
 }
 
 /// Tokens per second.

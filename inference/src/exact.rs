@@ -38,17 +38,18 @@ mod pool;
 mod transformer;
 mod weights;
 
+use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::quantized::gguf_file::Content;
 
-use crate::engine::{Engine, ForwardError, Position, Sequence};
+use crate::engine::{self, CacheUse, Engine, ForwardError, Position, Sequence, SpanResult};
 use crate::gguf::LoadError;
 use crate::model::Description;
 pub(crate) use architecture::{Dimensions, Unfit, names};
-use cache::Cache;
+use cache::{Cache, Held, PAGE};
 pub use kernel::{Kernel, KernelError};
 use pool::{Pool, normal_floats};
 use transformer::{MOST_ROWS, Span, Transformer};
@@ -75,6 +76,8 @@ struct Core {
     kernel: Kernel,
     /// One pass at a time: it takes all threads.
     pool: Mutex<Pool>,
+    threads: usize,
+    held: Arc<Held>,
 }
 
 impl ExactModel {
@@ -89,7 +92,8 @@ impl ExactModel {
         let vocabulary = description.card.vocabulary;
         let transformer = Transformer::load(&Tensors::new(content, file), dimensions, vocabulary, &mut pool)?;
         let chunk = chunk(description.card.file_size);
-        let core = Core { transformer, kernel, pool: Mutex::new(pool) };
+        let threads = pool.threads();
+        let core = Core { transformer, kernel, pool: Mutex::new(pool), threads, held: Arc::default() };
         Ok(Self { description, core: Arc::new(core), chunk })
     }
 
@@ -102,7 +106,8 @@ impl ExactModel {
     /// An empty sequence.
     #[must_use]
     pub fn start(&self) -> ExactSequence {
-        ExactSequence { core: Arc::clone(&self.core), cache: self.core.transformer.cache() }
+        let cache = Cache::new(self.core.transformer.shape(), Arc::clone(&self.core.held));
+        ExactSequence { core: Arc::clone(&self.core), cache }
     }
 }
 
@@ -124,7 +129,7 @@ impl Engine for ExactModel {
     }
 
     fn threads(&self) -> usize {
-        self.core.pool.lock().unwrap_or_else(PoisonError::into_inner).threads()
+        self.core.threads
     }
 
     fn stride(&self) -> usize {
@@ -133,6 +138,36 @@ impl Engine for ExactModel {
 
     fn sequence(&self) -> Box<dyn Sequence> {
         Box::new(self.start())
+    }
+
+    fn pass(&self, spans: &mut [engine::Span<'_>]) -> Vec<SpanResult> {
+        let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
+        if rows > MOST_ROWS || spans.iter().any(|span| span.tokens.is_empty()) {
+            return spans.iter_mut().map(|span| span.sequence.read(span.tokens, span.wanted)).collect();
+        }
+        let wanted: Vec<_> = spans.iter().map(|span| span.wanted.min(span.tokens.len())).collect();
+        let Some(mut rows) = spans.iter_mut().map(|span| self.rows(span)).collect::<Option<Vec<_>>>() else {
+            let stranger = ForwardError("a sequence of another model was put into a pass".to_owned());
+            return vec![Err(stranger); spans.len()];
+        };
+        let mut positions = self.core.pass(&mut rows).into_iter();
+        wanted.into_iter().map(|wanted| Ok(positions.by_ref().take(wanted).collect())).collect()
+    }
+
+    fn cache(&self) -> Option<CacheUse> {
+        let page_bytes = self.core.transformer.shape().page_bytes();
+        Some(CacheUse { page: PAGE, page_bytes, pages: self.core.held.pages() })
+    }
+}
+
+impl ExactModel {
+    /// A span as the transformer reads it; none if its sequence is of another model.
+    fn rows<'a>(&self, span: &'a mut engine::Span<'_>) -> Option<Span<'a>> {
+        let sequence: &mut dyn Any = &mut *span.sequence;
+        let sequence = sequence.downcast_mut::<ExactSequence>()?;
+        let wanted = span.wanted.min(span.tokens.len());
+        let ours = Arc::ptr_eq(&sequence.core, &self.core);
+        ours.then_some(Span { cache: &mut sequence.cache, tokens: span.tokens, wanted })
     }
 }
 
@@ -170,7 +205,7 @@ impl ExactSequence {
         core.pass(&mut spans)
     }
 
-    fn read(&mut self, tokens: &[u32], wanted: usize) -> Vec<Position> {
+    fn positions(&mut self, tokens: &[u32], wanted: usize) -> Vec<Position> {
         let mut positions = Vec::new();
         let mut left = tokens.len();
         for tokens in tokens.chunks(MOST_ROWS) {
@@ -186,11 +221,21 @@ impl ExactSequence {
 impl Sequence for ExactSequence {
     fn forward(&mut self, tokens: &[u32]) -> Result<Position, ForwardError> {
         let nothing = || ForwardError("no tokens to read".to_owned());
-        self.read(tokens, 1).pop().ok_or_else(nothing)
+        self.positions(tokens, 1).pop().ok_or_else(nothing)
     }
 
     fn forward_all(&mut self, tokens: &[u32]) -> Result<Vec<Position>, ForwardError> {
-        Ok(self.read(tokens, tokens.len()))
+        Ok(self.positions(tokens, tokens.len()))
+    }
+
+    fn read(&mut self, tokens: &[u32], wanted: usize) -> Result<Vec<Position>, ForwardError> {
+        Ok(self.positions(tokens, wanted))
+    }
+
+    fn fork(&self, length: usize) -> Option<Box<dyn Sequence>> {
+        let mut fork = self.clone();
+        fork.cache.truncate(length);
+        Some(Box::new(fork))
     }
 }
 

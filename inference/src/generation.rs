@@ -9,8 +9,9 @@ use crypto::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::commitment::Commitment;
-use crate::engine::{GenerateError, Position, Reading, Request};
+use crate::engine::{GenerateError, Position, Request, Span};
 use crate::model::Description;
+use crate::reading::{Reading, Task, step_alone};
 use crate::sample::Sampling;
 use crate::tokens::{Detokenizer, StopFilter, Vocabulary};
 
@@ -67,87 +68,99 @@ pub struct Generation {
     sampling: Sampling,
     vocabulary: Arc<Vocabulary>,
     text: AnswerText,
-    /// Tokens answered before this generation.
-    given: Vec<u32>,
-    answer: Vec<u32>,
+    /// How many tokens were answered before this generation.
+    given: usize,
+    /// For how many tokens of the answer it is known what they were drawn from.
+    sourced: usize,
     /// The most tokens that the answer may have.
     limit: usize,
     /// What the next token is drawn from.
     position: Option<Position>,
     commitment: Commitment,
-    /// The answer's last token, drawn and not yet read.
-    unread: Option<u32>,
+    /// How many known tokens were told to be read.
+    told: usize,
     over: bool,
 }
 
 impl Generation {
-    pub(crate) fn new(reading: Reading, request: &Request, description: &Description) -> Self {
+    pub(crate) fn new(mut reading: Reading, request: &Request, description: &Description) -> Self {
         let vocabulary = &description.vocabulary;
+        request.answered.iter().for_each(|&id| reading.push(id));
         Self {
             limit: answer_limit(&request.sampling, request.prompt.len(), description.card.context),
             reading,
             sampling: request.sampling.clone(),
             vocabulary: Arc::clone(vocabulary),
             text: AnswerText::new(vocabulary, &request.sampling),
-            given: request.answered.clone(),
-            answer: Vec::new(),
+            given: request.answered.len(),
+            sourced: 0,
             position: None,
             commitment: Commitment::default(),
-            unread: None,
+            told: 0,
             over: false,
         }
     }
 
-    fn step(&mut self) -> Result<Step, GenerateError> {
-        if let Some(position) = self.reading.chunk() {
-            self.position = Some(position?);
-            return Ok(self.prefilled());
-        }
-        if self.answer.len() < self.given.len() {
-            self.take_over()?;
-            return Ok(self.prefilled());
+    /// How far the tokens are read.
+    #[must_use]
+    pub const fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    pub(crate) const fn reading_mut(&mut self) -> &mut Reading {
+        &mut self.reading
+    }
+
+    /// The number of the first token after which a position is still needed.
+    pub(crate) fn first_wanted(&self) -> usize {
+        self.reading.prompt().len() - 1 + self.sourced
+    }
+
+    /// Why the answer ends before anything else is drawn.
+    fn ending(&self) -> Option<FinishReason> {
+        if self.sourced < self.given {
+            return None;
         }
         if self.text.stopped() {
-            return Ok(self.finished(FinishReason::Stop));
+            return Some(FinishReason::Stop);
         }
-        if self.answer.len() >= self.limit {
-            return Ok(self.finished(FinishReason::Length));
-        }
-        self.draw()
+        (self.reading.answer().len() >= self.limit).then_some(FinishReason::Length)
     }
 
-    /// Reads some of what was answered before.
-    fn take_over(&mut self) -> Result<(), GenerateError> {
-        let read = self.reading.tokens(&self.given[self.answer.len()..])?;
-        for next in read {
-            let id = self.given[self.answer.len()];
-            self.text.push(id);
-            self.answer.push(id);
-            let drawn_from = self.position.replace(next).unwrap_or_default();
-            self.commitment.push(drawn_from.state.as_deref());
-        }
-        Ok(())
-    }
-
-    fn draw(&mut self) -> Result<Step, GenerateError> {
-        let position = match self.unread.take() {
-            Some(id) => self.reading.token(id)?,
-            None => self.position.take().unwrap_or_default(),
+    /// Takes what followed a token: for a token that is known already that is what it was drawn from.
+    fn take(&mut self, position: Position) {
+        let Some(&id) = self.reading.answer().get(self.sourced) else {
+            self.position = Some(position);
+            return;
         };
-        let id = self.sampling.choose(&position.logits, self.reading.prompt(), &self.answer);
-        if self.vocabulary.is_end(id) {
-            return Ok(self.finished(FinishReason::EndOfText));
-        }
-        let index = self.answer.len() as u64;
-        self.answer.push(id);
-        self.unread = Some(id);
-        let activations = self.commitment.push(position.state.as_deref());
-        Ok(Step::Token { index, id, text: self.text.push(id), activations })
+        self.text.push(id);
+        self.commitment.push(position.state.as_deref());
+        self.sourced += 1;
     }
 
-    fn prefilled(&self) -> Step {
-        let of = self.reading.prompt().len() + self.given.len();
-        Step::Prefilled { done: (self.reading.done() + self.answer.len()) as u32, of: of as u32 }
+    fn draw(&mut self) -> Step {
+        let position = self.position.take().unwrap_or_default();
+        let id = self.sampling.choose(&position.logits, self.reading.prompt(), self.reading.answer());
+        if self.vocabulary.is_end(id) {
+            return self.finished(FinishReason::EndOfText);
+        }
+        let index = self.reading.answer().len() as u64;
+        self.reading.push(id);
+        self.sourced += 1;
+        let activations = self.commitment.push(position.state.as_deref());
+        Step::Token { index, id, text: self.text.push(id), activations }
+    }
+
+    /// How many tokens were known from the beginning.
+    fn known(&self) -> usize {
+        self.reading.prompt().len() + self.given
+    }
+
+    fn prefilled(&mut self) -> Step {
+        let of = self.known();
+        // What was read, then given up and is read again, is not told twice.
+        self.told = self.told.max(self.reading.done().min(of));
+        Step::Prefilled { done: self.told as u32, of: of as u32 }
     }
 
     fn finished(&mut self, reason: FinishReason) -> Step {
@@ -156,8 +169,33 @@ impl Generation {
             reason,
             rest: self.text.finish(),
             prompt_tokens: self.reading.prompt().len() as u32,
-            completion_tokens: self.answer.len() as u32,
+            completion_tokens: self.reading.answer().len() as u32,
         }
+    }
+}
+
+impl Task for Generation {
+    type Step = Step;
+
+    fn needs(&self) -> usize {
+        if self.over || self.position.is_some() || self.ending().is_some() { 0 } else { self.reading.left() }
+    }
+
+    fn span(&mut self, most: usize) -> Span<'_> {
+        let wanted = self.first_wanted();
+        self.reading.span(most, wanted)
+    }
+
+    fn advance(&mut self, positions: Vec<Position>) -> Result<Step, GenerateError> {
+        let needed = self.needs();
+        // One token is read between two draws; anything else was known before.
+        let between = needed == 1 && self.reading.done() >= self.known();
+        self.reading.finish_span();
+        positions.into_iter().for_each(|position| self.take(position));
+        if let Some(reason) = self.ending().filter(|_| needed == 0) {
+            return Ok(self.finished(reason));
+        }
+        Ok(if needed == 0 || between { self.draw() } else { self.prefilled() })
     }
 }
 
@@ -168,7 +206,7 @@ impl Iterator for Generation {
         if self.over {
             return None;
         }
-        let step = self.step();
+        let step = step_alone(self);
         self.over |= step.is_err();
         Some(step)
     }

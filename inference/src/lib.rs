@@ -7,11 +7,14 @@
 //! | module | what it answers, in the order to read it |
 //! |---|---|
 //! | [`engine`] | what an engine must do, and what is derived from it |
+//! | [`reading`] | known tokens on their way into a sequence |
 //! | [`generation`] | an answer pulled step by step: the unit of work and of cancelling |
 //! | [`sample`] | logits to a token: the pipeline and its order; [`sample::noise`], the chance in it |
 //! | [`math`] | `ln` and `exp` with the same bits everywhere |
 //! | [`replay`] | was this answer drawn from this model? |
-//! | [`worker`] | one thread that computes for many jobs, fairly |
+//! | [`schedule`] | who reads what in the next pass: the pure half of serving many |
+//! | [`prefix`] | what was read before and may be read again |
+//! | [`worker`] | one thread that computes for many jobs: the other half |
 //! | [`commitment`] | what an exact engine commits to, 32 bytes a segment |
 //! | [`model`] | a GGUF file as an engine; [`gguf`], the look at a file that nobody trusts yet |
 //! | [`exact`] | the engine whose logits are the same everywhere: kernels, cache, families |
@@ -34,7 +37,7 @@
 //! # Invariants
 //!
 //! 1. A step is at most one chunk of a prompt or one token. Dropping a [`Generation`] cancels it.
-//! 2. Generation and replay read through the same [`engine::Reading`], so where shapes matter they are equal.
+//! 2. Generation and replay read through the same [`reading::Reading`], so where shapes matter they are equal.
 //! 3. The noise of a token is a function of seed, choice, output index and token id only, so an answer that one
 //!    peer began another continues.
 //! 4. The concatenation of the texts of an answer's steps is the answer: what was given out is never taken back.
@@ -73,8 +76,11 @@ pub mod gguf;
 pub mod kernels;
 pub mod math;
 pub mod model;
+pub mod prefix;
+pub mod reading;
 pub mod replay;
 pub mod sample;
+pub mod schedule;
 #[cfg(any(test, feature = "tiny"))]
 pub mod tiny;
 pub mod tokens;
@@ -83,11 +89,13 @@ pub mod worker;
 pub use chat::{Chat, Message, TemplateError};
 pub use embedding::Embedder;
 pub use engine::{
-    Engine, ForwardError, GenerateError, Position, Prompt, PromptError, Request, Sequence, Speed,
+    CacheUse, Engine, ForwardError, GenerateError, Position, Prompt, PromptError, Request, Sequence, Span,
+    SpanResult, Speed,
 };
 pub use generation::{FinishReason, Generation, Step};
 pub use gguf::LoadError;
 pub use model::{Description, EngineChoice, Loading, ModelCard, load, load_exactly, load_with};
 pub use replay::{Claim, Replay, ReplayStep, Replaying};
 pub use sample::{Sampling, SamplingError};
-pub use worker::{Event, Flow, Job, SubmitError, Worker};
+pub use schedule::Tenant;
+pub use worker::{Cancel, Event, Flow, Job, Serving, Submission, SubmitError, Tally, Worker};

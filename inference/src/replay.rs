@@ -14,9 +14,10 @@ use std::thread;
 use crypto::Digest;
 
 use crate::commitment::Commitment;
-use crate::engine::{GenerateError, Position, Reading};
+use crate::engine::{GenerateError, Position, Span};
 use crate::generation::{AnswerText, FinishReason, answer_limit};
 use crate::model::Description;
+use crate::reading::{Reading, Task, step_alone};
 use crate::sample::{Judgement, Sampling};
 use crate::tokens::Vocabulary;
 
@@ -115,10 +116,15 @@ pub struct Replaying {
 }
 
 impl Replaying {
-    pub(crate) fn new(reading: Reading, claim: &Claim, description: &Description) -> Self {
+    pub(crate) fn new(mut reading: Reading, claim: &Claim, description: &Description) -> Self {
         let vocabulary = &description.vocabulary;
+        let limit = answer_limit(&claim.sampling, claim.prompt.len(), description.card.context);
+        // The last token is read only if the claimed ending depends on what would follow it.
+        let ends_by_token = claim.finish == Some(FinishReason::EndOfText) && claim.answer.len() < limit;
+        let read = claim.answer.len().saturating_sub(usize::from(!ends_by_token));
+        claim.answer[..read].iter().for_each(|&id| reading.push(id));
         Self {
-            limit: answer_limit(&claim.sampling, claim.prompt.len(), description.card.context),
+            limit,
             reading,
             claim: claim.clone(),
             vocabulary: Arc::clone(vocabulary),
@@ -144,41 +150,29 @@ impl Replaying {
         Ok(Replay::default())
     }
 
-    fn step(&mut self) -> Result<ReplayStep, GenerateError> {
-        if let Some(position) = self.reading.chunk() {
-            self.ready = VecDeque::from([position?]);
-            return Ok(self.progress());
-        }
-        if self.checked < self.claim.answer.len() {
-            self.read_on()?;
-            return Ok(self.progress());
-        }
+    pub(crate) const fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    pub(crate) const fn reading_mut(&mut self) -> &mut Reading {
+        &mut self.reading
+    }
+
+    fn finish(&mut self) -> ReplayStep {
         self.check_segments();
         self.found.mean_margin = (self.margins / self.claim.answer.len().max(1) as f64) as f32;
         self.found.finish_agrees = self.claim.finish.map(|reason| self.check_ending(reason));
         self.over = true;
-        Ok(ReplayStep::Finished(std::mem::take(&mut self.found)))
+        ReplayStep::Finished(std::mem::take(&mut self.found))
     }
 
-    /// Reads some more of the answer and checks as far as that goes. `ready` begins with what the next token to check
-    /// is drawn from; the last token is read only if the claimed ending depends on what would follow it.
-    fn read_on(&mut self) -> Result<(), GenerateError> {
-        let length = self.claim.answer.len();
-        let end = length - usize::from(!self.ends_by_token());
-        let unread = self.claim.answer.get(self.checked + self.ready.len() - 1..end).unwrap_or_default();
-        let mut left = unread.len();
-        if left > 0 {
-            let read = self.reading.tokens(unread)?;
-            left -= read.len();
-            self.ready.extend(read);
-        }
-        let checkable = self.ready.len() - usize::from(left > 0);
-        for judgement in self.judge_ready(checkable.min(length - self.checked)) {
+    /// Checks as far as it is known what tokens were drawn from; `ready` begins with that of the next one.
+    fn check_ready(&mut self) {
+        for judgement in self.judge_ready(self.ready.len().min(self.claim.answer.len() - self.checked)) {
             let Some(position) = self.ready.pop_front() else { break };
             self.check(&position, judgement);
             self.checked += 1;
         }
-        Ok(())
     }
 
     /// Judges the first positions that are ready. Each is judged alone, so as many threads as the engine has may share
@@ -291,7 +285,31 @@ impl Replaying {
 
     fn progress(&self) -> ReplayStep {
         let of = self.reading.prompt().len() + self.claim.answer.len();
-        ReplayStep::Checked { done: (self.reading.done() + self.checked) as u32, of: of as u32 }
+        let read = self.reading.done().min(self.reading.prompt().len());
+        ReplayStep::Checked { done: (read + self.checked) as u32, of: of as u32 }
+    }
+}
+
+impl Task for Replaying {
+    type Step = ReplayStep;
+
+    fn needs(&self) -> usize {
+        if self.over { 0 } else { self.reading.left() }
+    }
+
+    fn span(&mut self, most: usize) -> Span<'_> {
+        let wanted = self.reading.prompt().len() - 1;
+        self.reading.span(most, wanted)
+    }
+
+    fn advance(&mut self, positions: Vec<Position>) -> Result<ReplayStep, GenerateError> {
+        if self.needs() == 0 {
+            return Ok(self.finish());
+        }
+        self.reading.finish_span();
+        self.ready.extend(positions);
+        self.check_ready();
+        Ok(self.progress())
     }
 }
 
@@ -302,7 +320,7 @@ impl Iterator for Replaying {
         if self.over {
             return None;
         }
-        let step = self.step();
+        let step = step_alone(self);
         self.over |= step.is_err();
         Some(step)
     }

@@ -1,31 +1,26 @@
-//! One thread that computes, so that nothing else ever waits for a model.
+//! One thread that computes for many, so that nothing else ever waits for a model.
 //!
-//! The worker owns the engine's time. It takes jobs from a bounded queue, runs up to `slots` of them at once, and
-//! gives each in turn one step (a chunk of prompt, a token, a replayed position), so that a short answer does not
-//! wait for a long one. What a step brings goes to the job's sink *on the worker's thread*: a sink must not block.
-//! When its reader is behind, it hands the event back as [`Flow::Full`]; the worker keeps it, serves the others
-//! and offers it again. A job is cancelled by its sink, within one step; an engine that panics fails its job only.
+//! The worker owns the engine's time. Jobs come through a bounded queue; up to `slots` of them run at once and share
+//! every pass through the model, as the [`schedule`](crate::schedule) decides. What a step brings goes to the job's
+//! sink *on the worker's thread*: a sink must not block. When its reader is behind, it hands the event back as
+//! [`Flow::Full`]; the worker keeps it, serves the others and offers it again. A job is cancelled by its sink or by
+//! its [`Cancel`], and holds nothing after the pass that is under way; an engine that panics fails its job only.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+mod driver;
+mod job;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::{Engine, GenerateError, Request};
-use crate::generation::{Generation, Step};
-use crate::model::panic_message;
-use crate::replay::{Claim, Replay, ReplayStep, Replaying};
-
-/// What a worker can be asked to do.
-#[derive(Clone, Debug)]
-pub enum Job {
-    /// Answer a request.
-    Generate(Request),
-    /// Check a claimed answer.
-    Replay(Claim),
-}
+use crate::engine::{Engine, GenerateError};
+use crate::generation::Step;
+use crate::replay::Replay;
+use crate::schedule::{JobNumber, Tenant};
+use driver::Driver;
+pub use job::Job;
 
 /// What a job's sink hears, in this order: `Started`, then steps, and at last one of `Failed`, `Replayed` or a
 /// finished step.
@@ -70,12 +65,69 @@ pub enum Flow {
 /// Where a job's events go. It is called on the worker's thread and must return at once.
 pub type Sink = Box<dyn FnMut(Event) -> Flow + Send>;
 
+/// How a job is called off from elsewhere, also one that waits and whose sink hears nothing yet. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Calls the job off.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A job, and for whom.
+#[derive(Debug)]
+pub struct Submission {
+    /// What to do.
+    pub job: Job,
+    /// On whose behalf: what is read for one tenant is never reused for another.
+    pub tenant: Tenant,
+    /// How many leading tokens of the prompt are public, so that what was read of them serves everybody.
+    pub public: usize,
+    /// Calls it off.
+    pub cancel: Cancel,
+}
+
+impl<J: Into<Job>> From<J> for Submission {
+    /// A job of nobody in particular.
+    fn from(job: J) -> Self {
+        Self { job: job.into(), tenant: Tenant::default(), public: 0, cancel: Cancel::default() }
+    }
+}
+
+/// How much a worker takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Jobs that run at once; at least one.
+    pub slots: usize,
+    /// Jobs that wait; at least one.
+    pub queue: usize,
+    /// Bytes for what sequences have read, also of those kept for later. A single context always fits.
+    pub memory: u64,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self { slots: 16, queue: 64, memory: 2 << 30 }
+    }
+}
+
 /// A job that was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The queue is full.
-    #[error("all slots and the queue are full; try again later or ask another peer")]
-    Busy,
+    #[error("all slots and the queue are full; try again in {} ms or ask another peer", retry_after.as_millis())]
+    Busy {
+        /// When a place is likely to be free.
+        retry_after: Duration,
+    },
     /// The worker's thread has ended.
     #[error("the worker has stopped; restart the peer")]
     Stopped,
@@ -92,31 +144,38 @@ pub struct Load {
     pub slots: usize,
 }
 
-/// A handle to a worker. Handles are cheap to clone; when the last is dropped, the worker stops after the step it
+/// What a worker did since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Passes through the model.
+    pub passes: u64,
+    /// Tokens that were read in them.
+    pub rows: u64,
+    /// Tokens that need not be read, because they had been before.
+    pub reused: u64,
+    /// Jobs that were set back for want of memory.
+    pub preempted: u64,
+    /// Kept sequences that were given up for want of memory.
+    pub evicted: u64,
+}
+
+/// A handle to a worker. Handles are cheap to clone; when the last is dropped, the worker stops after the pass it
 /// is at, and the jobs it has end without a last event.
 #[derive(Clone, Debug)]
 pub struct Worker {
     engine: Arc<dyn Engine>,
-    orders: SyncSender<Order>,
-    counters: Arc<Counters>,
-    slots: usize,
+    handles: Arc<Handles>,
+    serving: Serving,
 }
 
 impl Worker {
-    /// Starts a thread that runs at most `slots` jobs at once and lets at most `queue` wait (each at least one).
-    pub fn start(engine: Arc<dyn Engine>, slots: usize, queue: usize) -> std::io::Result<Self> {
-        let (orders, queue) = sync_channel(queue.max(1));
-        let counters = Arc::new(Counters::default());
-        let slots = slots.max(1);
-        let bench = Bench {
-            engine: Arc::clone(&engine),
-            queue,
-            counters: Arc::clone(&counters),
-            slots,
-            active: Vec::new(),
-        };
-        thread::Builder::new().name("inference".to_owned()).spawn(move || bench.run())?;
-        Ok(Self { engine, orders, counters, slots })
+    /// Starts the thread.
+    pub fn start(engine: Arc<dyn Engine>, serving: Serving) -> std::io::Result<Self> {
+        let serving = Serving { slots: serving.slots.max(1), queue: serving.queue.max(1), ..serving };
+        let desk = Arc::new(Desk::default());
+        let driver = Driver::new(Arc::clone(&engine), Arc::clone(&desk), serving);
+        thread::Builder::new().name("inference".to_owned()).spawn(move || driver.run())?;
+        Ok(Self { engine, handles: Arc::new(Handles(desk)), serving })
     }
 
     /// The engine, for cards, prompts and tokens.
@@ -125,174 +184,89 @@ impl Worker {
         &self.engine
     }
 
-    /// Puts a job into the queue, or says at once that there is no room.
-    pub fn try_submit(&self, job: Job, sink: Sink) -> Result<(), SubmitError> {
-        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        self.orders.try_send(Order { job, sink }).map_err(|refused| {
-            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
-            match refused {
-                TrySendError::Disconnected(_) => SubmitError::Stopped,
-                TrySendError::Full(_) => SubmitError::Busy,
-            }
-        })
+    /// Puts a job into the queue, or says at once that there is no room, and when there may be.
+    pub fn try_submit(&self, submission: impl Into<Submission>, sink: Sink) -> Result<(), SubmitError> {
+        let Handles(desk) = self.handles.as_ref();
+        let mut state = desk.lock();
+        if state.closed {
+            return Err(SubmitError::Stopped);
+        }
+        if state.waiting >= self.serving.queue {
+            return Err(SubmitError::Busy { retry_after: state.retry_after });
+        }
+        state.waiting += 1;
+        state.numbers += 1;
+        let number = state.numbers;
+        state.arrivals.push(Arrival { number, submission: submission.into(), sink });
+        desk.news.notify_one();
+        Ok(())
     }
 
     /// How much there is to do.
     #[must_use]
     pub fn load(&self) -> Load {
-        Load {
-            running: self.counters.running.load(Ordering::Relaxed),
-            waiting: self.counters.waiting.load(Ordering::Relaxed),
-            slots: self.slots,
-        }
+        let state = self.handles.0.lock();
+        Load { running: state.running, waiting: state.waiting, slots: self.serving.slots }
     }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.handles.0.lock().tally
+    }
+}
+
+/// All handles together: the last one closes the desk.
+#[derive(Debug)]
+struct Handles(Arc<Desk>);
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Where handles and the thread meet.
+#[derive(Debug, Default)]
+struct Desk {
+    state: Mutex<State>,
+    news: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Counters {
-    running: AtomicUsize,
-    waiting: AtomicUsize,
+struct State {
+    arrivals: Vec<Arrival>,
+    /// Jobs that came and do not run: what the queue's bound counts.
+    waiting: usize,
+    running: usize,
+    numbers: JobNumber,
+    retry_after: Duration,
+    tally: Tally,
+    closed: bool,
 }
 
-struct Order {
-    job: Job,
+struct Arrival {
+    number: JobNumber,
+    submission: Submission,
     sink: Sink,
 }
 
-/// The worker's side: the queue, and the jobs on the bench.
-struct Bench {
-    engine: Arc<dyn Engine>,
-    queue: Receiver<Order>,
-    counters: Arc<Counters>,
-    slots: usize,
-    active: Vec<Active>,
-}
-
-impl Bench {
-    fn run(mut self) {
-        let mut moved = true;
-        while self.admit(moved) {
-            let turns = self.active.iter_mut().map(Active::turn).collect::<Vec<_>>();
-            moved = turns.iter().any(|turn| !matches!(turn, Turn::Stuck));
-            let mut turns = turns.into_iter();
-            self.active.retain(|_| !matches!(turns.next(), Some(Turn::Over)));
-            self.counters.running.store(self.active.len(), Ordering::Relaxed);
-        }
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fills free slots from the queue; false when all handles are gone. When every sink is full it waits a moment,
-    /// or until there is another job.
-    fn admit(&mut self, moved: bool) -> bool {
-        let mut idle = !moved;
-        while self.active.len() < self.slots {
-            match self.next_order(idle) {
-                Ok(order) => self.begin(order),
-                Err(RecvTimeoutError::Disconnected) => return false,
-                Err(RecvTimeoutError::Timeout) => return true,
-            }
-            idle = false;
-        }
-        if idle {
-            thread::sleep(RETRY);
-        }
-        Arc::strong_count(&self.counters) > 1
-    }
-
-    fn next_order(&self, idle: bool) -> Result<Order, RecvTimeoutError> {
-        if self.active.is_empty() {
-            return self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected);
-        }
-        self.queue.recv_timeout(if idle { RETRY } else { Duration::ZERO })
-    }
-
-    fn begin(&mut self, Order { job, sink }: Order) {
-        self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
-        let work = Work::Accepted(Arc::clone(&self.engine), job);
-        self.active.push(Active { work, sink, pending: Some(Event::Started) });
-        self.counters.running.store(self.active.len(), Ordering::Relaxed);
+    fn close(&self) {
+        self.lock().closed = true;
+        self.news.notify_all();
     }
 }
 
-/// A job on the bench.
-struct Active {
-    work: Work,
-    sink: Sink,
-    /// What the sink has not taken yet.
-    pending: Option<Event>,
-}
-
-enum Turn {
-    Moved,
-    Over,
-    Stuck,
-}
-
-impl Active {
-    fn turn(&mut self) -> Turn {
-        let event = match self.pending.take() {
-            Some(event) => event,
-            None => self.work.step(),
-        };
-        let last = event.is_last();
-        // A sink that panics has nobody behind it any more.
-        match catch_unwind(AssertUnwindSafe(|| (self.sink)(event))).unwrap_or(Flow::Cancel) {
-            Flow::Continue if !last => Turn::Moved,
-            Flow::Cancel | Flow::Continue => Turn::Over,
-            Flow::Full(event) => {
-                self.pending = Some(event);
-                Turn::Stuck
-            }
-        }
+impl fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrival").field("number", &self.number).finish_non_exhaustive()
     }
 }
-
-/// What is left to compute of a job.
-enum Work {
-    Accepted(Arc<dyn Engine>, Job),
-    Generation(Generation),
-    Replaying(Replaying),
-}
-
-impl Work {
-    fn step(&mut self) -> Event {
-        let step = catch_unwind(AssertUnwindSafe(|| self.try_step()));
-        step.unwrap_or_else(|panic| {
-            let what = panic_message(&*panic);
-            tracing::error!(what, "the engine panicked; the job fails, the worker goes on");
-            Err(GenerateError::Panicked { what })
-        })
-        .unwrap_or_else(Event::Failed)
-    }
-
-    fn try_step(&mut self) -> Result<Event, GenerateError> {
-        if let Self::Accepted(engine, job) = self {
-            *self = match job {
-                Job::Generate(request) => Self::Generation(engine.generate(request)?),
-                Job::Replay(claim) => Self::Replaying(engine.replay(claim)?),
-            };
-        }
-        match self {
-            Self::Generation(generation) => next(generation).map(Event::Step),
-            Self::Replaying(replaying) => Ok(match next(replaying)? {
-                ReplayStep::Checked { done, of } => Event::Replaying { done, of },
-                ReplayStep::Finished(replay) => Event::Replayed(replay),
-            }),
-            Self::Accepted(..) => Err(ended()),
-        }
-    }
-}
-
-/// The next step of something whose last step has not come yet.
-fn next<T>(steps: &mut impl Iterator<Item = Result<T, GenerateError>>) -> Result<T, GenerateError> {
-    steps.next().unwrap_or_else(|| Err(ended()))
-}
-
-fn ended() -> GenerateError {
-    GenerateError::Panicked { what: "a job had no last step".to_owned() }
-}
-
-/// How soon a full sink is offered its event again: well below the time of a token.
-const RETRY: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 //! cloned; whoever writes to a shared page gets a copy of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::float::store_half;
 use super::kernel::Routine;
@@ -27,20 +28,60 @@ pub(super) struct Shape {
     pub(super) width: usize,
 }
 
+impl Shape {
+    /// Bytes of a page.
+    pub(super) const fn page_bytes(&self) -> usize {
+        self.layers * 2 * self.heads * self.width * PAGE * HALF
+    }
+}
+
 /// Keys and values of one sequence.
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
     shape: Shape,
     pages: Vec<Arc<Page>>,
     length: usize,
+    held: Arc<Held>,
 }
 
-#[derive(Clone, Debug)]
-struct Page(Vec<u8>);
+/// How many pages all caches of a model hold, shared ones counted once.
+#[derive(Debug, Default)]
+pub(super) struct Held(AtomicUsize);
+
+impl Held {
+    pub(super) fn pages(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Page {
+    bytes: Vec<u8>,
+    held: Arc<Held>,
+}
+
+impl Page {
+    fn new(bytes: Vec<u8>, held: &Arc<Held>) -> Self {
+        held.0.fetch_add(1, Ordering::Relaxed);
+        Self { bytes, held: Arc::clone(held) }
+    }
+}
+
+impl Clone for Page {
+    fn clone(&self) -> Self {
+        Self::new(self.bytes.clone(), &self.held)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Cache {
-    pub(super) const fn new(shape: Shape) -> Self {
-        Self { shape, pages: Vec::new(), length: 0 }
+    pub(super) const fn new(shape: Shape, held: Arc<Held>) -> Self {
+        Self { shape, pages: Vec::new(), length: 0, held }
     }
 
     /// How many positions have been read.
@@ -51,9 +92,14 @@ impl Cache {
     /// Makes room for more positions, which are then to be written in every layer.
     pub(super) fn extend(&mut self, positions: usize) {
         self.length += positions;
-        let Shape { layers, heads, width } = self.shape;
-        let page = || Arc::new(Page(vec![0; layers * 2 * heads * width * PAGE * HALF]));
-        self.pages.resize_with(self.length.div_ceil(PAGE), page);
+        let (size, held) = (self.shape.page_bytes(), &self.held);
+        self.pages.resize_with(self.length.div_ceil(PAGE), || Arc::new(Page::new(vec![0; size], held)));
+    }
+
+    /// Forgets all positions from `length` on.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+        self.pages.truncate(self.length.div_ceil(PAGE));
     }
 
     /// Where keys and values of one position and layer are written.
@@ -66,7 +112,7 @@ impl Cache {
     ) -> impl Routine<Output = ()> + 'a {
         let (shape, page) = (self.shape, Arc::make_mut(&mut self.pages[position / PAGE]));
         let size = 2 * shape.heads * shape.width * PAGE * HALF;
-        let to = &mut page.0[layer * size..][..size];
+        let to = &mut page.bytes[layer * size..][..size];
         Write { shape, position: position % PAGE, keys, values, to }
     }
 
@@ -107,7 +153,7 @@ impl<'a> Head<'a> {
     fn part(&self, page: usize, which: usize) -> &'a [u8] {
         let Shape { heads, width, .. } = self.cache.shape;
         let part = (2 * self.layer + which) * heads + self.head;
-        &self.cache.pages[page].0[part * width * PAGE * HALF..][..width * PAGE * HALF]
+        &self.cache.pages[page].bytes[part * width * PAGE * HALF..][..width * PAGE * HALF]
     }
 }
 

@@ -85,10 +85,10 @@ impl Transformer {
         })
     }
 
-    /// An empty sequence.
-    pub(super) const fn cache(&self) -> Cache {
+    /// What the caches of sequences depend on.
+    pub(super) const fn shape(&self) -> Shape {
         let Dimensions { layers, shared_heads, head_width, .. } = self.dimensions;
-        Cache::new(Shape { layers, heads: shared_heads, width: head_width })
+        Shape { layers, heads: shared_heads, width: head_width }
     }
 
     /// Reads all spans. At most [`MOST_ROWS`] tokens together, or memory grows.

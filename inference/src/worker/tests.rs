@@ -1,10 +1,12 @@
 //! Fairness, back-pressure, cancelling and panics, driven by hand.
 
-use std::sync::Mutex;
-use std::sync::mpsc::{self, sync_channel};
+mod serving;
+
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError, sync_channel};
 
 use super::*;
-use crate::engine::{ForwardError, Position, Sequence};
+use crate::replay::Claim;
+use crate::engine::{Request, ForwardError, Position, Sequence};
 use crate::model::Description;
 use crate::sample::Sampling;
 use crate::tiny::write_tiny;
@@ -14,6 +16,10 @@ fn tiny() -> Arc<dyn Engine> {
     let path = folder.path().join("tiny.gguf");
     write_tiny(&path, 3).unwrap();
     crate::load(&path).unwrap()
+}
+
+fn start(engine: Arc<dyn Engine>, slots: usize, queue: usize) -> Worker {
+    Worker::start(engine, Serving { slots, queue, ..Serving::default() }).unwrap()
 }
 
 /// An engine that computes a step only when the test lets it, and panics on token 13.
@@ -60,15 +66,16 @@ impl Sequence for GatedSequence {
 fn gated(slots: usize, queue: usize) -> (Worker, SyncSender<()>) {
     let (open, gate) = sync_channel(10_000);
     let engine = Gated { model: tiny(), gate: Arc::new(Mutex::new(gate)) };
-    (Worker::start(Arc::new(engine), slots, queue).unwrap(), open)
+    (start(Arc::new(engine), slots, queue), open)
 }
 
 fn open(gate: &SyncSender<()>, steps: usize) {
     (0..steps).for_each(|_| gate.send(()).unwrap());
 }
 
-fn greedy(prompt: Vec<u32>, max_tokens: u32) -> Job {
-    Job::Generate(Request::new(prompt, Sampling { max_tokens, temperature: 0.0, ..Sampling::default() }))
+fn greedy(worker: &Worker, prompt: Vec<u32>, max_tokens: u32) -> Job {
+    let sampling = Sampling { max_tokens, temperature: 0.0, ..Sampling::default() };
+    worker.engine().generate(&Request::new(prompt, sampling)).unwrap().into()
 }
 
 /// A sink into a bounded channel.
@@ -80,15 +87,15 @@ fn sink(events: SyncSender<Event>) -> Sink {
     })
 }
 
-fn submit(worker: &Worker, job: Job, room: usize) -> Result<mpsc::Receiver<Event>, SubmitError> {
+fn submit(worker: &Worker, job: impl Into<Submission>, room: usize) -> Result<mpsc::Receiver<Event>, SubmitError> {
     let (sender, receiver) = sync_channel(room);
     worker.try_submit(job, sink(sender)).map(|()| receiver)
 }
 
 #[test]
 fn a_job_is_started_stepped_and_finished() {
-    let worker = Worker::start(tiny(), 2, 2).unwrap();
-    let events: Vec<_> = submit(&worker, greedy(vec![60; 40], 5), 64).unwrap().into_iter().collect();
+    let worker = start(tiny(), 2, 2);
+    let events: Vec<_> = submit(&worker, greedy(&worker, vec![60; 40], 5), 64).unwrap().into_iter().collect();
     assert!(matches!(events[0], Event::Started));
     assert!(matches!(events[1], Event::Step(Step::Prefilled { done: 40, of: 40 })));
     assert!(matches!(events.last(), Some(Event::Step(Step::Finished { .. }))));
@@ -96,21 +103,22 @@ fn a_job_is_started_stepped_and_finished() {
 
 #[test]
 fn a_replay_is_a_job_too() {
-    let worker = Worker::start(tiny(), 1, 1).unwrap();
+    let worker = start(tiny(), 1, 1);
     let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
     let claim =
         Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, finish: None, activations: Vec::new() };
-    let events: Vec<_> = submit(&worker, Job::Replay(claim), 64).unwrap().into_iter().collect();
+    let events: Vec<_> = submit(&worker, worker.engine().replay(&claim).unwrap(), 64).unwrap().into_iter().collect();
     assert!(matches!(events.last(), Some(Event::Replayed(replay)) if replay.of == 2));
 }
 
 #[test]
 fn a_full_queue_says_busy_at_once() {
     let (worker, gate) = gated(1, 1);
-    let running = submit(&worker, greedy(vec![5], 3), 16).unwrap();
+    let running = submit(&worker, greedy(&worker, vec![5], 3), 16).unwrap();
     assert!(matches!(running.recv().unwrap(), Event::Started), "it has left the queue");
-    let waiting = submit(&worker, greedy(vec![5], 3), 16).unwrap();
-    assert_eq!(submit(&worker, greedy(vec![5], 3), 16).unwrap_err(), SubmitError::Busy);
+    let waiting = submit(&worker, greedy(&worker, vec![5], 3), 16).unwrap();
+    let refused = submit(&worker, greedy(&worker, vec![5], 3), 16).unwrap_err();
+    assert!(matches!(refused, SubmitError::Busy { retry_after } if !retry_after.is_zero()));
     assert_eq!(worker.load(), Load { running: 1, waiting: 1, slots: 1 });
     open(&gate, 6);
     assert_eq!((running.iter().count(), waiting.iter().count()), (5, 6));
@@ -134,7 +142,7 @@ fn slots_take_turns() {
             }
             Flow::Continue
         });
-        worker.try_submit(greedy(vec![5], 20), sink).unwrap();
+        worker.try_submit(greedy(&worker, vec![5], 20), sink).unwrap();
     }
     both.recv().unwrap();
     open(&gate, 40);
@@ -149,8 +157,8 @@ fn slots_take_turns() {
 fn a_reader_that_is_behind_delays_only_itself() {
     let (worker, gate) = gated(2, 2);
     open(&gate, 1_000);
-    let slow = submit(&worker, greedy(vec![5], 10), 1).unwrap();
-    let quick = submit(&worker, greedy(vec![5], 50), 256).unwrap();
+    let slow = submit(&worker, greedy(&worker, vec![5], 10), 1).unwrap();
+    let quick = submit(&worker, greedy(&worker, vec![5], 50), 256).unwrap();
     assert_eq!(quick.iter().count(), 53, "it ends while nobody reads the other");
     let late: Vec<_> = slow.iter().collect();
     assert_eq!(late.len(), 13);
@@ -164,10 +172,10 @@ fn a_reader_that_is_behind_delays_only_itself() {
 #[test]
 fn cancelling_frees_the_slot_within_one_step() {
     let (worker, gate) = gated(1, 1);
-    let unwanted = submit(&worker, greedy(vec![5; 400], 90), 256).unwrap();
+    let unwanted = submit(&worker, greedy(&worker, vec![5; 400], 90), 256).unwrap();
     assert!(matches!(unwanted.recv().unwrap(), Event::Started));
     drop(unwanted);
-    let wanted = submit(&worker, greedy(vec![5], 1), 16).unwrap();
+    let wanted = submit(&worker, greedy(&worker, vec![5], 1), 16).unwrap();
     // One step for the cancelled job, and one for each token read by the other: not a hundred.
     open(&gate, 2);
     assert!(matches!(wanted.iter().last(), Some(Event::Step(Step::Finished { .. }))));
@@ -177,22 +185,15 @@ fn cancelling_frees_the_slot_within_one_step() {
 fn a_panic_is_an_event_and_the_worker_lives_on() {
     let (worker, gate) = gated(1, 2);
     open(&gate, 10);
-    let failing: Vec<_> = submit(&worker, greedy(vec![13], 3), 16).unwrap().into_iter().collect();
+    let failing: Vec<_> = submit(&worker, greedy(&worker, vec![13], 3), 16).unwrap().into_iter().collect();
     assert!(
         matches!(&failing[..], [Event::Started, Event::Failed(GenerateError::Panicked { what })] if what.contains("13"))
     );
     let (sender, _receiver) = sync_channel::<Event>(1);
     drop(sender);
-    worker.try_submit(greedy(vec![5], 3), Box::new(|_| panic!("a sink that panics"))).unwrap();
-    let next = submit(&worker, greedy(vec![5], 3), 16).unwrap();
+    worker.try_submit(greedy(&worker, vec![5], 3), Box::new(|_| panic!("a sink that panics"))).unwrap();
+    let next = submit(&worker, greedy(&worker, vec![5], 3), 16).unwrap();
     assert!(matches!(next.iter().last(), Some(Event::Step(Step::Finished { .. }))));
-}
-
-#[test]
-fn a_bad_request_fails_as_an_event() {
-    let worker = Worker::start(tiny(), 1, 1).unwrap();
-    let events: Vec<_> = submit(&worker, greedy(vec![60; 999], 3), 16).unwrap().into_iter().collect();
-    assert!(matches!(&events[..], [Event::Started, Event::Failed(GenerateError::Prompt(_))]));
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn dropping_the_last_handle_stops_the_thread() {
     let (worker, gate) = gated(1, 1);
     let other = worker.clone();
     drop(worker);
-    let events = submit(&other, greedy(vec![5], 100), 256).unwrap();
+    let events = submit(&other, greedy(&other, vec![5], 100), 256).unwrap();
     assert!(matches!(events.recv().unwrap(), Event::Started));
     drop(other);
     open(&gate, 1);
@@ -212,4 +213,22 @@ fn dropping_the_last_handle_stops_the_thread() {
     while engine.upgrade().is_some() {
         thread::yield_now();
     }
+}
+
+#[test]
+fn a_job_that_waits_can_be_called_off() {
+    let (worker, gate) = gated(1, 1);
+    let running = submit(&worker, greedy(&worker, vec![5], 3), 16).unwrap();
+    assert!(matches!(running.recv().unwrap(), Event::Started));
+    let (sender, waiting) = sync_channel(1);
+    let submission = Submission::from(greedy(&worker, vec![5], 3));
+    let cancel = submission.cancel.clone();
+    worker.try_submit(submission, sink(sender)).unwrap();
+    cancel.cancel();
+    open(&gate, 1);
+    assert!(waiting.recv().is_err(), "it is gone while the other still runs");
+    assert_eq!(worker.load().running, 1);
+    let next = submit(&worker, greedy(&worker, vec![5], 3), 16).unwrap();
+    open(&gate, 5);
+    assert!(matches!(next.iter().last(), Some(Event::Step(Step::Finished { .. }))));
 }
