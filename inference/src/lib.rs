@@ -9,6 +9,7 @@
 //! | [`engine`] | what an engine must do, and what is derived from it |
 //! | [`generation`] | an answer pulled step by step: the unit of work and of cancelling |
 //! | [`sample`] | logits to a token: the pipeline and its order; [`sample::noise`], the chance in it |
+//! | [`constraint`] | answers that keep a form: a schema, a regex, choices, a grammar; always finished in time |
 //! | [`math`] | `ln` and `exp` with the same bits everywhere |
 //! | [`replay`] | was this answer drawn from this model? |
 //! | [`worker`] | one thread that computes for many jobs, fairly |
@@ -65,6 +66,7 @@ pub mod bench;
 pub mod candle_engine;
 pub mod chat;
 pub mod commitment;
+pub mod constraint;
 pub mod embedding;
 pub mod engine;
 pub mod exact;
