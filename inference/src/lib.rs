@@ -10,6 +10,7 @@
 //! | [`reading`] | known tokens on their way into a sequence |
 //! | [`generation`] | an answer pulled step by step: the unit of work and of cancelling |
 //! | [`sample`] | logits to a token: the pipeline and its order; [`sample::noise`], the chance in it |
+//! | [`constraint`] | answers that keep a form: a schema, a regex, choices, a grammar; always finished in time |
 //! | [`math`] | `ln` and `exp` with the same bits everywhere |
 //! | [`replay`] | was this answer drawn from this model? |
 //! | [`schedule`] | who reads what in the next pass: the pure half of serving many |
@@ -68,6 +69,7 @@ pub mod bench;
 pub mod candle_engine;
 pub mod chat;
 pub mod commitment;
+pub mod constraint;
 pub mod embedding;
 pub mod engine;
 pub mod exact;

@@ -120,7 +120,7 @@ impl Vocabulary {
         id.and_then(|id| self.names.get(id as usize)).map_or("", String::as_str)
     }
 
-    fn bytes_of(&self, id: u32) -> &[u8] {
+    pub(crate) fn bytes_of(&self, id: u32) -> &[u8] {
         self.bytes.get(id as usize).map_or(&[], |bytes| bytes)
     }
 }
