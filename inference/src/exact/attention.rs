@@ -2,7 +2,7 @@
 //!
 //! A row's result depends on its own query and on the positions that it may see, in their order, and on nothing else:
 //! a score is a sum over channels in order, the weights are a softmax over exactly the visible positions, and the
-//! result is a sum over positions in order. Some rows are computed together because they share the
+//! result is a sum over positions in order. Some rows and heads are computed together because they share the
 //! keys, never because they share a sum; positions that one of them may not see weigh exactly zero for it.
 
 use std::array::from_fn;
@@ -45,32 +45,30 @@ impl Routine for Attend<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(mut self, lanes: L) {
-        let tiles = self.head.width() / LANES;
+        let queries = self.to.rows().len() * self.heads();
         let mut scores = Vec::new();
-        for tile in self.to.tiles().step_by(tiles) {
-            let mut row = self.to.rows().start;
-            while row < self.to.rows().end {
-                row += match self.to.rows().end - row {
-                    8.. => self.some_rows::<L, 8>(lanes, tile, row, &mut scores),
-                    4.. => self.some_rows::<L, 4>(lanes, tile, row, &mut scores),
-                    2.. => self.some_rows::<L, 2>(lanes, tile, row, &mut scores),
-                    _ => self.some_rows::<L, 1>(lanes, tile, row, &mut scores),
-                };
-            }
+        let mut first = 0;
+        while first < queries {
+            first += match queries - first {
+                8.. if L::MANY => self.some_queries::<L, 8>(lanes, first, &mut scores),
+                4.. if L::MANY => self.some_queries::<L, 4>(lanes, first, &mut scores),
+                3.. => self.some_queries::<L, 3>(lanes, first, &mut scores),
+                2.. => self.some_queries::<L, 2>(lanes, first, &mut scores),
+                _ => self.some_queries::<L, 1>(lanes, first, &mut scores),
+            };
         }
     }
 }
 
 impl<'a> Attend<'a> {
     #[inline(always)]
-    fn some_rows<L: Lanes, const ROWS: usize>(
+    fn some_queries<L: Lanes, const ROWS: usize>(
         &mut self,
         lanes: L,
-        tile: usize,
-        row: usize,
+        first: usize,
         scores: &mut Vec<f32>,
     ) -> usize {
-        let queries: [Query<'a>; ROWS] = from_fn(|at| self.query(row + at, tile));
+        let queries: [Query<'a>; ROWS] = from_fn(|at| self.query(first + at));
         let pages = seen(&queries);
         let length = pages.len() * PAGE;
         scores.clear();
@@ -88,7 +86,15 @@ impl<'a> Attend<'a> {
         ROWS
     }
 
-    fn query(&self, row: usize, tile: usize) -> Query<'a> {
+    /// How many heads of queries there are.
+    fn heads(&self) -> usize {
+        self.to.tiles().len() * LANES / self.head.width()
+    }
+
+    /// Queries row by row, so that each sees at least as far as the one before it.
+    fn query(&self, number: usize) -> Query<'a> {
+        let (row, head) = (number / self.heads(), number % self.heads());
+        let (row, tile) = (self.to.rows().start + row, self.to.tiles().start + head * self.head.width() / LANES);
         let to = (row as isize + self.origin) as usize + 1;
         let channels = &self.queries.row(row)[tile * LANES..][..self.head.width()];
         Query { row, tile, channels, from: to.saturating_sub(self.reach), to }
@@ -156,7 +162,7 @@ impl<'a> Attend<'a> {
     }
 }
 
-/// From the page of the first position that the first row sees to that of the last that the last sees.
+/// From the page of the first position that the first query sees to that of the last that the last sees.
 fn seen<const ROWS: usize>(queries: &[Query<'_>; ROWS]) -> Range<usize> {
     queries[0].from / PAGE..queries[ROWS - 1].to.div_ceil(PAGE)
 }

@@ -48,8 +48,13 @@ pub(super) trait Format {
     /// The bytes of a block.
     fn unpack<L: Lanes>(lanes: L, body: &[u8]) -> Unpacked<L>;
 
-    /// `Σ (byte − ZERO) · activation` over the given vectors.
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints;
+    /// `Σ (byte − ZERO) · activation` over the given vectors, for each of some rows.
+    fn dots<L: Lanes, const ROWS: usize>(
+        lanes: L,
+        weights: &[L::Bytes],
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [L::Ints; ROWS];
 
     /// The scale of the `at`th block of a group, or of its half.
     fn scale<L: Lanes>(lanes: L, head: &[u8], at: usize, half: usize) -> L::Floats;
@@ -117,12 +122,17 @@ impl<const FIFTH: bool, const OFFSET: bool> Format for Simple<FIFTH, OFFSET> {
     }
 
     #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
+    fn dots<L: Lanes, const ROWS: usize>(
+        lanes: L,
+        weights: &[L::Bytes],
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [L::Ints; ROWS] {
         match (FIFTH, OFFSET) {
-            (false, false) => lanes.dot::<15, 8>(weights, activations, sum),
-            (false, true) => lanes.dot::<15, 0>(weights, activations, sum),
-            (true, false) => lanes.dot::<31, 16>(weights, activations, sum),
-            (true, true) => lanes.dot::<31, 0>(weights, activations, sum),
+            (false, false) => lanes.dots::<15, 8, ROWS>(weights, activations, sums),
+            (false, true) => lanes.dots::<15, 0, ROWS>(weights, activations, sums),
+            (true, false) => lanes.dots::<31, 16, ROWS>(weights, activations, sums),
+            (true, true) => lanes.dots::<31, 0, ROWS>(weights, activations, sums),
         }
     }
 
@@ -163,8 +173,13 @@ impl Format for Q8_0 {
     }
 
     #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<255, { Self::ZERO }>(weights, activations, sum)
+    fn dots<L: Lanes, const ROWS: usize>(
+        lanes: L,
+        weights: &[L::Bytes],
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [L::Ints; ROWS] {
+        lanes.dots::<255, { Self::ZERO }, ROWS>(weights, activations, sums)
     }
 
     #[inline(always)]
@@ -198,11 +213,16 @@ impl<const FIFTH: bool> Format for K<FIFTH> {
     }
 
     #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
+    fn dots<L: Lanes, const ROWS: usize>(
+        lanes: L,
+        weights: &[L::Bytes],
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [L::Ints; ROWS] {
         if FIFTH {
-            lanes.dot::<31, 0>(weights, activations, sum)
+            lanes.dots::<31, 0, ROWS>(weights, activations, sums)
         } else {
-            lanes.dot::<15, 0>(weights, activations, sum)
+            lanes.dots::<15, 0, ROWS>(weights, activations, sums)
         }
     }
 
@@ -265,8 +285,13 @@ impl Format for Q6K {
     }
 
     #[inline(always)]
-    fn dot<L: Lanes>(lanes: L, weights: &[L::Bytes], activations: &[i8], sum: i32) -> L::Ints {
-        lanes.dot::<63, { Self::ZERO }>(weights, activations, sum)
+    fn dots<L: Lanes, const ROWS: usize>(
+        lanes: L,
+        weights: &[L::Bytes],
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [L::Ints; ROWS] {
+        lanes.dots::<63, { Self::ZERO }, ROWS>(weights, activations, sums)
     }
 
     #[inline(always)]

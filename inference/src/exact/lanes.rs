@@ -35,6 +35,9 @@ pub(super) trait Lanes: Copy {
     /// Sixteen times four bytes.
     type Bytes: Copy;
 
+    /// Whether registers hold many vectors of sixteen lanes, thirty-two of them, or few.
+    const MANY: bool;
+
     /// One number in every lane.
     fn splat(self, value: f32) -> Self::Floats;
     /// Sixteen numbers from memory.
@@ -98,14 +101,15 @@ pub(super) trait Lanes: Copy {
     /// Sets the bits of `value` in those bytes whose bit in `mask` is set.
     fn set_where(self, a: Self::Bytes, mask: u64, value: u8) -> Self::Bytes;
 
-    /// `Σ (weight − ZERO) · activation` per lane over the groups of `weights`; `activations` has four for each group
-    /// and `sum` is their sum. Weights are at most `MAX`, activations within ±127.
-    fn dot<const MAX: i32, const ZERO: i32>(
+    /// For each row of activations `Σ (weight − ZERO) · activation` per lane over the groups of `weights`, of which
+    /// there are at most [`GROUPS`]; a row has four activations for each group, and `sums` has the sum of each row.
+    /// Weights are at most `MAX`, activations within ±127.
+    fn dots<const MAX: i32, const ZERO: i32, const ROWS: usize>(
         self,
         weights: &[Self::Bytes],
-        activations: &[i8],
-        sum: i32,
-    ) -> Self::Ints;
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [Self::Ints; ROWS];
 
     /// The sum of all lanes: halves are added lane by lane until one is left.
     #[inline(always)]

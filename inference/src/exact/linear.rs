@@ -20,7 +20,7 @@ use memmap2::Mmap;
 use super::activations::{Block, Quantise};
 use super::format::{Format, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Unpacked};
 use super::kernel::{Kernel, Routine};
-use super::lanes::{BLOCK, LANES, Lanes, MOST_ROWS, Scalar, for_each_row};
+use super::lanes::{BLOCK, GROUPS, LANES, Lanes, MOST_ROWS, Scalar, for_each_row};
 use super::matrix::{Matrix, Window};
 use super::pool::Pool;
 
@@ -381,12 +381,15 @@ impl<F: Format> Weights for Quantised<F> {
                 let weights = F::unpack(lanes, body);
                 let scales = [F::scale(lanes, head, at, 0), F::scale(lanes, head, at, 1)];
                 let offset = F::offset(lanes, head, at);
-                for_each_row!(ROW < ROWS => {
-                    let block = &activations[ROW];
-                    sums[ROW] = add_block::<F, L>(lanes, sums[ROW], &weights, scales, block);
-                    if F::OFFSET {
-                        let offset = lanes.mul(offset, lanes.splat(block.scaled_sum));
-                        sums[ROW] = lanes.add(sums[ROW], offset);
+                let weights = (&weights, scales, offset);
+                for_each_row!(QUAD < ROWS.div_ceil(QUAD_ROWS) => {
+                    let from = QUAD * QUAD_ROWS;
+                    if ROWS % QUAD_ROWS == 0 {
+                        add_blocks::<F, L, QUAD_ROWS>(lanes, &mut sums[from..], weights, &activations[from..]);
+                    } else if ROWS == 2 {
+                        add_blocks::<F, L, 2>(lanes, &mut sums, weights, activations);
+                    } else {
+                        add_blocks::<F, L, 1>(lanes, &mut sums, weights, activations);
                     }
                 });
             }
@@ -395,32 +398,46 @@ impl<F: Format> Weights for Quantised<F> {
     }
 }
 
-/// The scaled dot products of one block, added to a sum.
+/// The scaled dot products of one block with some rows, added to their sums.
 #[inline(always)]
-fn add_block<F: Format, L: Lanes>(
+fn add_blocks<F: Format, L: Lanes, const ROWS: usize>(
     lanes: L,
-    sum: L::Floats,
-    weights: &Unpacked<L>,
-    scales: [L::Floats; 2],
-    block: &Block,
-) -> L::Floats {
-    let activation = lanes.splat(block.scale);
+    sums: &mut [L::Floats],
+    (weights, scales, offset): (&Unpacked<L>, [L::Floats; 2], L::Floats),
+    blocks: &[Block],
+) {
+    let blocks: [&Block; ROWS] = from_fn(|row| &blocks[row]);
     if F::HALVES {
-        let (low, high) = weights.split_at(weights.len() / 2);
-        let (first, second) = block.bytes.split_at(BLOCK / 2);
-        let dot = F::dot(lanes, low, first, block.sums[0]);
-        let sum = add_scaled(lanes, sum, dot, lanes.mul(scales[0], activation));
-        let dot = F::dot(lanes, high, second, block.sums[1]);
-        add_scaled(lanes, sum, dot, lanes.mul(scales[1], activation))
+        let (low, high) = weights.split_at(GROUPS / 2);
+        let first = blocks.map(|block| (&block.bytes[..BLOCK / 2], block.sums[0]));
+        add_products::<F, L, ROWS>(lanes, sums, (low, scales[0]), &blocks, first);
+        let second = blocks.map(|block| (&block.bytes[BLOCK / 2..], block.sums[1]));
+        add_products::<F, L, ROWS>(lanes, sums, (high, scales[1]), &blocks, second);
     } else {
-        let dot = F::dot(lanes, weights, &block.bytes, block.sums[0] + block.sums[1]);
-        add_scaled(lanes, sum, dot, lanes.mul(scales[0], activation))
+        let whole = blocks.map(|block| (&block.bytes[..], block.sums[0] + block.sums[1]));
+        add_products::<F, L, ROWS>(lanes, sums, (weights, scales[0]), &blocks, whole);
+    }
+    if F::OFFSET {
+        for_each_row!(ROW < ROWS => {
+            sums[ROW] = lanes.add(sums[ROW], lanes.mul(offset, lanes.splat(blocks[ROW].scaled_sum)));
+        });
     }
 }
 
+/// Dot products of some vectors of weights, scaled and added. `bytes` has what they are multiplied with, and its sum.
 #[inline(always)]
-fn add_scaled<L: Lanes>(lanes: L, sum: L::Floats, dot: L::Ints, scale: L::Floats) -> L::Floats {
-    lanes.add(sum, lanes.mul(lanes.to_floats(dot), scale))
+fn add_products<F: Format, L: Lanes, const ROWS: usize>(
+    lanes: L,
+    sums: &mut [L::Floats],
+    (weights, scale): (&[L::Bytes], L::Floats),
+    blocks: &[&Block; ROWS],
+    bytes: [(&[i8], i32); ROWS],
+) {
+    let dots = F::dots(lanes, weights, bytes.map(|(bytes, _)| bytes), bytes.map(|(_, sum)| sum));
+    for_each_row!(ROW < ROWS => {
+        let scale = lanes.mul(scale, lanes.splat(blocks[ROW].scale));
+        sums[ROW] = lanes.add(sums[ROW], lanes.mul(lanes.to_floats(dots[ROW]), scale));
+    });
 }
 
 /// Weights that are floats.
@@ -459,6 +476,8 @@ impl<const HALF: bool> Plain<HALF> {
     }
 }
 
+/// Rows whose dot products are computed side by side: as many as AVX2's registers hold.
+const QUAD_ROWS: usize = 4;
 /// Enough that threads which are slowed down do not hold up the others, few enough to claim.
 const TASKS_PER_THREAD: usize = 4;
 #[cfg(test)]

@@ -239,13 +239,16 @@ impl<'a> Pass<'a> {
             );
             first = end;
         }
-        let windows = self.attended.windows(blocks.iter().map(|(_, rows)| rows.clone()), tiles);
-        let owners = blocks.iter().flat_map(|(span, _)| (0..heads).map(move |head| (*span, head)));
+        // Heads that share keys attend together, unless threads would go without.
+        let sharing = heads / shared_heads;
+        let together = if blocks.len() * shared_heads < self.pool.threads() { 1 } else { sharing };
+        let windows = self.attended.windows(blocks.iter().map(|(_, rows)| rows.clone()), tiles * together);
+        let owners = blocks.iter().flat_map(|(span, _)| (0..heads).step_by(together).map(move |head| (*span, head)));
         for (to, (span, head)) in windows.into_iter().zip(owners) {
             let Row { position, .. } = self.rows[to.rows().start];
             tasks.push(Attend {
                 queries: &self.queries,
-                head: spans[span].cache.head(number, head / (heads / shared_heads)),
+                head: spans[span].cache.head(number, head / sharing),
                 origin: position as isize - to.rows().start as isize,
                 reach: layer.reach,
                 scale: 1.0 / (head_width as f32).sqrt(),

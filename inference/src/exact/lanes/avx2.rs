@@ -9,7 +9,19 @@
 use std::arch::x86_64::*;
 
 use super::super::kernel::Routine;
-use super::{LANES, Lanes};
+use super::{GROUPS, LANES, Lanes, for_each_row};
+
+/// An operation on both halves. Spelled out, because a closure would be compiled for the least processor.
+macro_rules! both {
+    ($operation:ident($a:expr $(, $b:expr)?)) => {
+        unsafe { [$operation($a[0] $(, $b[0])?), $operation($a[1] $(, $b[1])?)] }
+    };
+    ($half:ident => $each:expr) => {{
+        let first = { const $half: usize = 0; $each };
+        let second = { const $half: usize = 1; $each };
+        [first, second]
+    }};
+}
 
 /// Proof that the processor has AVX2 and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -37,63 +49,73 @@ impl Avx2 {
 
     /// Sums of four products per lane for weights below 64: pairs are summed in 16 bits as long as they fit.
     #[inline(always)]
-    fn dot_narrow<const MAX: i32>(
+    fn dots_narrow<const MAX: i32, const ROWS: usize>(
         self,
         weights: &[[__m256i; 2]],
-        activations: &[i8],
-        half: usize,
-    ) -> __m256i {
-        let fours = activations.as_chunks::<4>().0;
-        let mut dots = unsafe { _mm256_setzero_si256() };
-        for (groups, fours) in weights.chunks(Self::pairs::<MAX>()).zip(fours.chunks(Self::pairs::<MAX>())) {
-            unsafe {
-                let mut pairs = _mm256_setzero_si256();
-                for (group, &four) in groups.iter().zip(fours) {
-                    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(group[half], four_everywhere(four)));
+        activations: [&[i8]; ROWS],
+    ) -> [[__m256i; 2]; ROWS] {
+        let (none, ones) = unsafe { (_mm256_setzero_si256(), _mm256_set1_epi16(1)) };
+        let mut dots = [[none; 2]; ROWS];
+        let mut pairs = [[none; 2]; ROWS];
+        for_each_row!(GROUP < GROUPS => {
+            if GROUP < weights.len() {
+                for_each_row!(ROW < ROWS => {
+                    let four = four_everywhere(activations[ROW], GROUP);
+                    let products = both!(HALF => unsafe { _mm256_maddubs_epi16(weights[GROUP][HALF], four) });
+                    pairs[ROW] = both!(_mm256_add_epi16(pairs[ROW], products));
+                });
+                if (GROUP + 1).is_multiple_of(Self::pairs::<MAX>()) || GROUP + 1 == weights.len() {
+                    for_each_row!(ROW < ROWS => {
+                        let sums = both!(HALF => unsafe { _mm256_madd_epi16(pairs[ROW][HALF], ones) });
+                        dots[ROW] = both!(_mm256_add_epi32(dots[ROW], sums));
+                        pairs[ROW] = [none; 2];
+                    });
                 }
-                dots = _mm256_add_epi32(dots, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
             }
-        }
+        });
         dots
     }
 
     /// The same for whole bytes with their zero at 128: magnitudes times activations with the weights' signs.
     #[inline(always)]
-    fn dot_wide(self, weights: &[[__m256i; 2]], activations: &[i8], half: usize) -> __m256i {
-        let mut dots = unsafe { _mm256_setzero_si256() };
-        for (group, &four) in weights.iter().zip(activations.as_chunks::<4>().0) {
-            unsafe {
-                let signed = _mm256_xor_si256(group[half], _mm256_set1_epi8(i8::MIN));
-                let activations = _mm256_sign_epi8(four_everywhere(four), signed);
-                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), activations);
-                dots = _mm256_add_epi32(dots, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    fn dots_wide<const ROWS: usize>(
+        self,
+        weights: &[[__m256i; 2]],
+        activations: [&[i8]; ROWS],
+    ) -> [[__m256i; 2]; ROWS] {
+        let (none, ones) = unsafe { (_mm256_setzero_si256(), _mm256_set1_epi16(1)) };
+        let zero = self.splat_byte(128);
+        let mut dots = [[none; 2]; ROWS];
+        for_each_row!(GROUP < GROUPS => {
+            if GROUP < weights.len() {
+                let signed = both!(_mm256_xor_si256(weights[GROUP], zero));
+                let magnitudes = both!(_mm256_abs_epi8(signed));
+                for_each_row!(ROW < ROWS => {
+                    let four = four_everywhere(activations[ROW], GROUP);
+                    let sums = both!(HALF => unsafe {
+                        let pairs = _mm256_maddubs_epi16(magnitudes[HALF], _mm256_sign_epi8(four, signed[HALF]));
+                        _mm256_madd_epi16(pairs, ones)
+                    });
+                    dots[ROW] = both!(_mm256_add_epi32(dots[ROW], sums));
+                });
             }
-        }
+        });
         dots
     }
 }
 
+/// One group of four activations in every lane.
 #[inline(always)]
-fn four_everywhere(four: [i8; 4]) -> __m256i {
+fn four_everywhere(activations: &[i8], group: usize) -> __m256i {
+    let four = activations.as_chunks::<4>().0[group];
     unsafe { _mm256_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned))) }
-}
-
-/// An operation on both halves. Spelled out, because a closure would be compiled for the least processor.
-macro_rules! both {
-    ($operation:ident($a:expr $(, $b:expr)?)) => {
-        unsafe { [$operation($a[0] $(, $b[0])?), $operation($a[1] $(, $b[1])?)] }
-    };
-    ($half:ident => $each:expr) => {{
-        let first = { const $half: usize = 0; $each };
-        let second = { const $half: usize = 1; $each };
-        [first, second]
-    }};
 }
 
 impl Lanes for Avx2 {
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
     type Bytes = [__m256i; 2];
+    const MANY: bool = false;
 
     #[inline(always)]
     fn splat(self, value: f32) -> [__m256; 2] {
@@ -271,17 +293,19 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn dot<const MAX: i32, const ZERO: i32>(
+    fn dots<const MAX: i32, const ZERO: i32, const ROWS: usize>(
         self,
         weights: &[[__m256i; 2]],
-        activations: &[i8],
-        sum: i32,
-    ) -> [__m256i; 2] {
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [[__m256i; 2]; ROWS] {
         if MAX == 255 && ZERO == 128 {
-            return both!(HALF => self.dot_wide(weights, activations, HALF));
+            return self.dots_wide(weights, activations);
         }
-        let zero = self.splat_int(-ZERO * sum);
-        let dots = both!(HALF => self.dot_narrow::<MAX>(weights, activations, HALF));
-        self.add_int(dots, zero)
+        let mut dots = self.dots_narrow::<MAX, ROWS>(weights, activations);
+        for_each_row!(ROW < ROWS => {
+            dots[ROW] = self.add_int(dots[ROW], self.splat_int(-ZERO * sums[ROW]));
+        });
+        dots
     }
 }

@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 
 use super::super::kernel::Routine;
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, for_each_row};
 
 /// Proof that the processor has AVX-512 (F, BW, VL), VNNI and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,7 @@ impl Lanes for Avx512 {
     type Floats = __m512;
     type Ints = __m512i;
     type Bytes = __m512i;
+    const MANY: bool = true;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -195,17 +196,20 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn dot<const MAX: i32, const ZERO: i32>(
+    fn dots<const MAX: i32, const ZERO: i32, const ROWS: usize>(
         self,
         weights: &[__m512i],
-        activations: &[i8],
-        sum: i32,
-    ) -> __m512i {
-        let mut dots = self.splat_int(-ZERO * sum);
-        for (&group, four) in weights.iter().zip(activations.as_chunks::<4>().0) {
-            let four = i32::from_le_bytes(four.map(i8::cast_unsigned));
-            dots = unsafe { _mm512_dpbusd_epi32(dots, group, _mm512_set1_epi32(four)) };
-        }
+        activations: [&[i8]; ROWS],
+        sums: [i32; ROWS],
+    ) -> [__m512i; ROWS] {
+        let mut dots = [self.splat_int(0); ROWS];
+        for_each_row!(ROW < ROWS => {
+            dots[ROW] = self.splat_int(-ZERO * sums[ROW]);
+            for (&group, four) in weights.iter().zip(activations[ROW].as_chunks::<4>().0) {
+                let four = i32::from_le_bytes(four.map(i8::cast_unsigned));
+                dots[ROW] = unsafe { _mm512_dpbusd_epi32(dots[ROW], group, _mm512_set1_epi32(four)) };
+            }
+        });
         dots
     }
 }

@@ -14,6 +14,7 @@ impl Lanes for Scalar {
     type Floats = [f32; LANES];
     type Ints = [i32; LANES];
     type Bytes = [u32; LANES];
+    const MANY: bool = false;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::Floats {
@@ -171,21 +172,23 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn dot<const MAX: i32, const ZERO: i32>(
+    fn dots<const MAX: i32, const ZERO: i32, const ROWS: usize>(
         self,
         weights: &[Self::Bytes],
-        activations: &[i8],
-        _sum: i32,
-    ) -> Self::Ints {
-        let mut dots = [0; LANES];
-        for (group, four) in weights.iter().zip(activations.chunks_exact(4)) {
-            for lane in 0..LANES {
-                let weights = group[lane].to_le_bytes();
-                for (weight, activation) in weights.into_iter().zip(four) {
-                    dots[lane] += (i32::from(weight) - ZERO) * i32::from(*activation);
+        activations: [&[i8]; ROWS],
+        _sums: [i32; ROWS],
+    ) -> [Self::Ints; ROWS] {
+        activations.map(|activations| {
+            let mut dots = [0; LANES];
+            for (group, four) in weights.iter().zip(activations.chunks_exact(4)) {
+                for lane in 0..LANES {
+                    let weights = group[lane].to_le_bytes();
+                    for (weight, activation) in weights.into_iter().zip(four) {
+                        dots[lane] += (i32::from(weight) - ZERO) * i32::from(*activation);
+                    }
                 }
             }
-        }
-        dots
+            dots
+        })
     }
 }

@@ -41,7 +41,8 @@ fn stored_bytes<L: Lanes>(lanes: L, value: L::Bytes) -> [[u32; LANES]; 4] {
     from_fn(|place| {
         let mut one = [0; 4];
         one[place] = 1;
-        stored_int(lanes, lanes.dot::<255, 128>(&[value], &one, 1))
+        let [dot] = lanes.dots::<255, 128, 1>(&[value], [&one], [1]);
+        stored_int(lanes, dot)
     })
 }
 
@@ -168,56 +169,64 @@ impl Routine for StoreHalf {
     }
 }
 
+/// Dot products of some rows with the same weights.
 #[derive(Clone)]
-struct Dot<const MAX: i32, const ZERO: i32> {
+struct Dots<const MAX: i32, const ZERO: i32, const ROWS: usize> {
     weights: Vec<[u8; BYTES]>,
-    activations: Vec<i8>,
+    activations: [Vec<i8>; ROWS],
 }
 
-impl<const MAX: i32, const ZERO: i32> Routine for Dot<MAX, ZERO> {
-    type Output = [u32; LANES];
+impl<const MAX: i32, const ZERO: i32, const ROWS: usize> Routine for Dots<MAX, ZERO, ROWS> {
+    type Output = [[u32; LANES]; ROWS];
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> Self::Output {
         let weights: Vec<_> = self.weights.iter().map(|group| lanes.load_bytes(group)).collect();
-        let sum = self.activations.iter().copied().map(i32::from).sum();
-        stored_int(lanes, lanes.dot::<MAX, ZERO>(&weights, &self.activations, sum))
+        let activations = self.activations.each_ref().map(Vec::as_slice);
+        let sums = activations.map(|row| row.iter().copied().map(i32::from).sum());
+        lanes.dots::<MAX, ZERO, ROWS>(&weights, activations, sums).map(|dot| stored_int(lanes, dot))
     }
 }
 
-impl<const MAX: i32, const ZERO: i32> Dot<MAX, ZERO> {
-    /// Of a block, or of its first half.
+impl<const MAX: i32, const ZERO: i32, const ROWS: usize> Dots<MAX, ZERO, ROWS> {
+    /// Of a block, or of its first half; the rows have the activations shifted by one column each.
     fn new(weights: &[u8], activations: &[i8], groups: usize) -> Self {
         let weights = weights.as_chunks::<BYTES>().0[..groups].iter();
         let within =
             |byte: u8| if byte > 250 { MAX as u8 } else { (u32::from(byte) % (MAX as u32 + 1)) as u8 };
         Self {
             weights: weights.map(|group| group.map(within)).collect(),
-            activations: activations[..4 * groups].to_vec(),
+            activations: from_fn(|row| activations.iter().cycle().skip(row).take(4 * groups).copied().collect()),
         }
     }
 
-    fn assert_sum_of_products(self) {
-        let lanes = agreed(self.clone());
-        for (lane, dot) in lanes.into_iter().enumerate() {
-            let products = self.activations.iter().enumerate().map(|(column, &activation)| {
-                let weight = self.weights[column / 4][4 * lane + column % 4];
-                (i32::from(weight) - ZERO) * i32::from(activation)
-            });
-            assert_eq!(dot.cast_signed(), products.sum::<i32>(), "lane {lane} of {MAX}, {ZERO}");
+    fn assert_sums_of_products(self) {
+        for (row, lanes) in agreed(self.clone()).into_iter().enumerate() {
+            for (lane, dot) in lanes.into_iter().enumerate() {
+                let products = self.activations[row].iter().enumerate().map(|(column, &activation)| {
+                    let weight = self.weights[column / 4][4 * lane + column % 4];
+                    (i32::from(weight) - ZERO) * i32::from(activation)
+                });
+                assert_eq!(dot.cast_signed(), products.sum::<i32>(), "{row}, lane {lane} of {MAX}, {ZERO}");
+            }
         }
     }
 }
 
-fn dots(weights: &[u8], activations: &[i8]) {
+fn dots_of<const ROWS: usize>(weights: &[u8], activations: &[i8]) {
     for groups in [GROUPS / 2, GROUPS] {
-        Dot::<15, 0>::new(weights, activations, groups).assert_sum_of_products();
-        Dot::<15, 8>::new(weights, activations, groups).assert_sum_of_products();
-        Dot::<31, 0>::new(weights, activations, groups).assert_sum_of_products();
-        Dot::<31, 16>::new(weights, activations, groups).assert_sum_of_products();
-        Dot::<63, 32>::new(weights, activations, groups).assert_sum_of_products();
-        Dot::<255, 128>::new(weights, activations, groups).assert_sum_of_products();
+        Dots::<15, 0, ROWS>::new(weights, activations, groups).assert_sums_of_products();
+        Dots::<15, 8, ROWS>::new(weights, activations, groups).assert_sums_of_products();
+        Dots::<31, 0, ROWS>::new(weights, activations, groups).assert_sums_of_products();
+        Dots::<31, 16, ROWS>::new(weights, activations, groups).assert_sums_of_products();
+        Dots::<63, 32, ROWS>::new(weights, activations, groups).assert_sums_of_products();
+        Dots::<255, 128, ROWS>::new(weights, activations, groups).assert_sums_of_products();
     }
+}
+
+fn dots(weights: &[u8], activations: &[i8]) {
+    dots_of::<1>(weights, activations);
+    dots_of::<4>(weights, activations);
 }
 
 /// Where sums of products in too few bits would overflow.
