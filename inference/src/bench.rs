@@ -102,7 +102,7 @@ fn verify_share(engine: &dyn Engine) -> Result<f64, GenerateError> {
     let room = engine.card().context.saturating_sub(prompt.len()).min(256) as u32;
     let sampling = Sampling { max_tokens: room.max(1), temperature: 0.8, top_p: 1.0, ..Sampling::default() };
     let start = Instant::now();
-    let mut claim = Claim { prompt, answer: Vec::new(), sampling, finish: None, activations: Vec::new() };
+    let mut claim = Claim { prompt, answer: Vec::new(), sampling, ..Claim::default() };
     for step in engine.generate(&Request::new(claim.prompt.clone(), claim.sampling.clone()))? {
         match step? {
             Step::Token { id, activations, .. } => {

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chat::{Chat, ChatTemplate, TemplateError};
+use crate::constraint::{Constraint, ConstraintError};
 use crate::generation::Generation;
 use crate::model::{Description, ModelCard};
 use crate::reading::{Reading, Shape};
 use crate::replay::{Claim, Replaying};
 use crate::sample::{Sampling, SamplingError};
+use crate::scoring::{Scoring, Text};
 use crate::tokens::{TokenizerError, Vocabulary};
 
 /// What a model is asked to continue.
@@ -37,13 +39,17 @@ pub struct Request {
     pub answered: Vec<u32>,
     /// How to draw tokens.
     pub sampling: Sampling,
+    /// What the answer must be.
+    pub constraint: Option<Constraint>,
+    /// How many of the likeliest tokens are told beside each token, with log-probabilities; none for no numbers.
+    pub logprobs: Option<usize>,
 }
 
 impl Request {
     /// A generation from the beginning.
     #[must_use]
     pub const fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
-        Self { prompt, answered: Vec::new(), sampling }
+        Self { prompt, answered: Vec::new(), sampling, constraint: None, logprobs: None }
     }
 }
 
@@ -82,6 +88,9 @@ pub enum PromptError {
 /// A generation or replay that could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
+    /// The answer cannot be what it must be.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// The engine gave up.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -255,7 +264,7 @@ pub trait Engine: Send + Sync + fmt::Debug {
     fn generate(&self, request: &Request) -> Result<Generation, GenerateError> {
         request.sampling.validate()?;
         self.fits(&request.prompt, &request.answered)?;
-        Ok(Generation::new(self.reading(&request.prompt), request, self.description()))
+        Generation::new(self.reading(&request.prompt), request, self.description())
     }
 
     /// Begins a check of a claimed answer; nothing is computed until it is asked for its first step.
@@ -264,7 +273,18 @@ pub trait Engine: Send + Sync + fmt::Debug {
         // The last token of an answer is judged, never read, so an answer may fill the context.
         self.fits(&claim.prompt, claim.answer.split_last().map_or(&[], |(_, read)| read))?;
         known(&claim.answer, self.card().vocabulary)?;
-        Ok(Replaying::new(self.reading(&claim.prompt), claim, self.description()))
+        Replaying::new(self.reading(&claim.prompt), claim, self.description())
+    }
+
+    /// Begins to score a text; nothing is computed until it is asked for its first step.
+    fn score(&self, text: &Text) -> Result<Scoring, GenerateError> {
+        // The last token is scored, never read, so a text may fill the context.
+        let read = text.tokens.split_last().map_or(&[][..], |(_, read)| read);
+        if !read.is_empty() {
+            self.fits(read, &[])?;
+        }
+        known(&text.tokens, self.card().vocabulary)?;
+        Ok(Scoring::new(self.reading(read), text.clone()))
     }
 
     /// A sequence about to read a prompt, in the shapes that this engine's bits depend on.

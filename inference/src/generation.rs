@@ -9,14 +9,16 @@ use crypto::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::commitment::Commitment;
+use crate::constraint::Guide;
 use crate::engine::{GenerateError, Position, Request, Span};
+use crate::logprobs::{Logprobs, logprobs};
 use crate::model::Description;
 use crate::reading::{Reading, Task, step_alone};
 use crate::sample::Sampling;
 use crate::tokens::{Detokenizer, StopFilter, Vocabulary};
 
 /// What one call brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// The last step: why the answer ends.
     Finished {
@@ -46,6 +48,8 @@ pub enum Step {
         text: String,
         /// With the last token of each segment, what an exact engine commits to; see [`commitment`](crate::commitment).
         activations: Option<Digest>,
+        /// How likely it was, where that was asked for.
+        logprobs: Option<Logprobs>,
     },
 }
 
@@ -53,7 +57,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model drew a token that ends its turn.
+    /// The model drew a token that ends its turn, or the answer is all that its constraint allows.
     EndOfText,
     /// As many tokens as were asked for, or as fit the context.
     Length,
@@ -77,17 +81,29 @@ pub struct Generation {
     /// What the next token is drawn from.
     position: Option<Position>,
     commitment: Commitment,
+    guide: Option<Guide>,
+    logprobs: Option<usize>,
     /// How many known tokens were told to be read.
     told: usize,
     over: bool,
 }
 
 impl Generation {
-    pub(crate) fn new(mut reading: Reading, request: &Request, description: &Description) -> Self {
+    pub(crate) fn new(
+        mut reading: Reading,
+        request: &Request,
+        description: &Description,
+    ) -> Result<Self, GenerateError> {
         let vocabulary = &description.vocabulary;
-        request.answered.iter().for_each(|&id| reading.push(id));
-        Self {
-            limit: answer_limit(&request.sampling, request.prompt.len(), description.card.context),
+        let limit = answer_limit(&request.sampling, request.prompt.len(), description.card.context);
+        let guide = request.constraint.as_ref().map(|constraint| description.guide(constraint, limit));
+        let mut guide = guide.transpose()?;
+        for &id in &request.answered {
+            reading.push(id);
+            guide.as_mut().map_or(Ok(()), |guide| guide.push(id))?;
+        }
+        Ok(Self {
+            limit,
             reading,
             sampling: request.sampling.clone(),
             vocabulary: Arc::clone(vocabulary),
@@ -96,9 +112,11 @@ impl Generation {
             sourced: 0,
             position: None,
             commitment: Commitment::default(),
+            guide,
+            logprobs: request.logprobs,
             told: 0,
             over: false,
-        }
+        })
     }
 
     /// How far the tokens are read.
@@ -124,7 +142,7 @@ impl Generation {
         if self.text.stopped() {
             return Some(FinishReason::Stop);
         }
-        (self.reading.answer().len() >= self.limit).then_some(FinishReason::Length)
+        ended(self.guide.as_ref(), self.reading.answer().len() >= self.limit)
     }
 
     /// Takes what followed a token: for a token that is known already that is what it was drawn from.
@@ -138,17 +156,25 @@ impl Generation {
         self.sourced += 1;
     }
 
-    fn draw(&mut self) -> Step {
-        let position = self.position.take().unwrap_or_default();
-        let id = self.sampling.choose(&position.logits, self.reading.prompt(), self.reading.answer());
+    fn draw(&mut self) -> Result<Step, GenerateError> {
+        let Position { mut logits, state } = self.position.take().unwrap_or_default();
+        let (prompt, answer) = (self.reading.prompt(), self.reading.answer());
+        let choose = |logits: &[f32]| self.sampling.choose(logits, prompt, answer);
+        let raw = self.logprobs.filter(|_| self.guide.is_some()).map(|_| logits.clone());
+        let id = match &mut self.guide {
+            Some(guide) => guide.settle(&mut logits, self.limit - answer.len(), choose)?,
+            None => choose(&logits),
+        };
         if self.vocabulary.is_end(id) {
-            return self.finished(FinishReason::EndOfText);
+            return Ok(self.finished(FinishReason::EndOfText));
         }
-        let index = self.reading.answer().len() as u64;
+        self.guide.as_mut().map_or(Ok(()), |guide| guide.push(id))?;
+        let logprobs = self.logprobs.map(|top| logprobs(raw.as_deref().unwrap_or(&logits), id, top));
+        let index = answer.len() as u64;
         self.reading.push(id);
         self.sourced += 1;
-        let activations = self.commitment.push(position.state.as_deref());
-        Step::Token { index, id, text: self.text.push(id), activations }
+        let activations = self.commitment.push(state.as_deref());
+        Ok(Step::Token { index, id, text: self.text.push(id), activations, logprobs })
     }
 
     /// How many tokens were known from the beginning.
@@ -195,7 +221,7 @@ impl Task for Generation {
         if let Some(reason) = self.ending().filter(|_| needed == 0) {
             return Ok(self.finished(reason));
         }
-        Ok(if needed == 0 || between { self.draw() } else { self.prefilled() })
+        if needed == 0 || between { self.draw() } else { Ok(self.prefilled()) }
     }
 }
 
@@ -235,6 +261,15 @@ impl AnswerText {
     fn finish(&mut self) -> String {
         let last = self.characters.finish();
         self.stops.push(&last) + &self.stops.finish()
+    }
+}
+
+/// Why an answer ends that has no stop text: it is all that its constraint allows, or as long as it may be. What is
+/// whole when its budget ends was not cut off.
+pub(crate) fn ended(guide: Option<&Guide>, full: bool) -> Option<FinishReason> {
+    match guide {
+        Some(guide) if guide.is_over() || full && guide.is_complete() => Some(FinishReason::EndOfText),
+        _ => full.then_some(FinishReason::Length),
     }
 }
 

@@ -16,6 +16,7 @@
 //! | [`schedule`] | who reads what in the next pass: the pure half of serving many |
 //! | [`prefix`] | what was read before and may be read again |
 //! | [`worker`] | one thread that computes for many jobs: the other half |
+//! | [`scoring`] | how likely a model holds a text |
 //! | [`commitment`] | what an exact engine commits to, 32 bytes a segment |
 //! | [`model`] | a GGUF file as an engine; [`gguf`], the look at a file that nobody trusts yet |
 //! | [`exact`] | the engine whose logits are the same everywhere: kernels, cache, families |
@@ -76,6 +77,7 @@ pub mod exact;
 pub mod generation;
 pub mod gguf;
 pub mod kernels;
+pub mod logprobs;
 pub mod math;
 pub mod model;
 pub mod prefix;
@@ -83,6 +85,7 @@ pub mod reading;
 pub mod replay;
 pub mod sample;
 pub mod schedule;
+pub mod scoring;
 #[cfg(any(test, feature = "tiny"))]
 pub mod tiny;
 pub mod tokens;
@@ -100,4 +103,5 @@ pub use model::{Description, EngineChoice, Loading, ModelCard, load, load_exactl
 pub use replay::{Claim, Replay, ReplayStep, Replaying};
 pub use sample::{Sampling, SamplingError};
 pub use schedule::Tenant;
+pub use scoring::{ScoreStep, Scoring, Text};
 pub use worker::{Cancel, Event, Flow, Job, Serving, Submission, SubmitError, Tally, Worker};

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::candle_engine::{self, CandleModel};
 use crate::chat::ChatTemplate;
+use crate::constraint::{Constraint, ConstraintError, Guide, Guides};
 use crate::engine::Engine;
 use crate::exact::{self, Dimensions, ExactModel, Kernel, Unfit};
 use crate::gguf::{self, LoadError};
@@ -51,6 +52,22 @@ pub struct Description {
     pub vocabulary: Arc<Vocabulary>,
     /// Its chat template.
     pub template: ChatTemplate,
+    /// Its vocabulary as constraints need it; made when the first one comes.
+    guides: OnceLock<Guides>,
+}
+
+impl Description {
+    /// A guide for an answer under a constraint, of at most so many tokens.
+    pub fn guide(&self, constraint: &Constraint, budget: usize) -> Result<Guide, ConstraintError> {
+        let guides = match self.guides.get() {
+            Some(guides) => guides,
+            None => {
+                let guides = Guides::new(&self.vocabulary)?;
+                self.guides.get_or_init(|| guides)
+            }
+        };
+        guides.guide(constraint, budget)
+    }
 }
 
 /// How to load a model.
@@ -204,6 +221,7 @@ impl Described {
             card: ModelCard { context, ..self.card.clone() },
             template: template.map_err(broken)?,
             vocabulary,
+            guides: OnceLock::new(),
         })
     }
 }

@@ -14,15 +14,16 @@ use std::thread;
 use crypto::Digest;
 
 use crate::commitment::Commitment;
+use crate::constraint::{Constraint, Guide};
 use crate::engine::{GenerateError, Position, Span};
-use crate::generation::{AnswerText, FinishReason, answer_limit};
+use crate::generation::{AnswerText, FinishReason, answer_limit, ended};
 use crate::model::Description;
 use crate::reading::{Reading, Task, step_alone};
 use crate::sample::{Judgement, Sampling};
 use crate::tokens::Vocabulary;
 
 /// An answer that somebody says they drew.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Claim {
     /// The prompt's tokens.
     pub prompt: Vec<u32>,
@@ -34,6 +35,8 @@ pub struct Claim {
     pub finish: Option<FinishReason>,
     /// What was committed to with each full segment, in order; empty when nothing was.
     pub activations: Vec<Digest>,
+    /// What the answer had to be.
+    pub constraint: Option<Constraint>,
 }
 
 /// What a replay found.
@@ -105,6 +108,8 @@ pub struct Replaying {
     /// What the next tokens are drawn from, as far as it has been computed.
     ready: VecDeque<Position>,
     commitment: Commitment,
+    /// None without a constraint, and after a token that breaks it.
+    guide: Option<Guide>,
     segments: u32,
     /// Where a stop text was complete.
     stopped: Option<usize>,
@@ -116,14 +121,20 @@ pub struct Replaying {
 }
 
 impl Replaying {
-    pub(crate) fn new(mut reading: Reading, claim: &Claim, description: &Description) -> Self {
+    pub(crate) fn new(
+        mut reading: Reading,
+        claim: &Claim,
+        description: &Description,
+    ) -> Result<Self, GenerateError> {
         let vocabulary = &description.vocabulary;
         let limit = answer_limit(&claim.sampling, claim.prompt.len(), description.card.context);
         // The last token is read only if the claimed ending depends on what would follow it.
         let ends_by_token = claim.finish == Some(FinishReason::EndOfText) && claim.answer.len() < limit;
         let read = claim.answer.len().saturating_sub(usize::from(!ends_by_token));
         claim.answer[..read].iter().for_each(|&id| reading.push(id));
-        Self {
+        let guide = claim.constraint.as_ref().map(|constraint| description.guide(constraint, limit));
+        Ok(Self {
+            guide: guide.transpose()?,
             limit,
             reading,
             claim: claim.clone(),
@@ -137,7 +148,7 @@ impl Replaying {
             margins: 0.0,
             found: Replay { of: claim.answer.len() as u32, ..Replay::default() },
             over: false,
-        }
+        })
     }
 
     /// Runs to the end.
@@ -168,11 +179,41 @@ impl Replaying {
 
     /// Checks as far as it is known what tokens were drawn from; `ready` begins with that of the next one.
     fn check_ready(&mut self) {
+        if self.claim.constraint.is_some() {
+            return self.check_guided();
+        }
         for judgement in self.judge_ready(self.ready.len().min(self.claim.answer.len() - self.checked)) {
             let Some(position) = self.ready.pop_front() else { break };
             self.check(&position, judgement);
             self.checked += 1;
         }
+    }
+
+    /// The same under a constraint: what may be drawn depends on all tokens before, so they are judged one by one.
+    fn check_guided(&mut self) {
+        while let Some(&claimed) = self.claim.answer.get(self.checked) {
+            let Some(mut position) = self.ready.pop_front() else { return };
+            let mut judgement = Judgement { chosen: claimed, margin: f64::INFINITY };
+            if self.settle(&mut position) {
+                judgement = self.judge(&position, self.checked, claimed);
+            }
+            self.guide = self.guide.take().filter(|_| judgement.margin < f64::INFINITY);
+            if self.guide.as_mut().is_some_and(|guide| guide.push(claimed).is_err()) {
+                self.guide = None;
+                judgement.margin = f64::INFINITY;
+            }
+            self.check(&position, judgement);
+            self.checked += 1;
+        }
+    }
+
+    /// Bars what may not be drawn; false where nothing may, or the answer left its constraint before.
+    fn settle(&mut self, position: &mut Position) -> bool {
+        let (sampling, index) = (&self.claim.sampling, self.checked);
+        let (prompt, before) = (self.reading.prompt(), &self.claim.answer[..index]);
+        let choose = |logits: &[f32]| sampling.choose(logits, prompt, before);
+        let left = self.limit.saturating_sub(index);
+        self.guide.as_mut().is_some_and(|guide| guide.settle(&mut position.logits, left, choose).is_ok())
     }
 
     /// Judges the first positions that are ready. Each is judged alone, so as many threads as the engine has may share
@@ -246,6 +287,9 @@ impl Replaying {
     }
 
     fn check_ending(&mut self, reason: FinishReason) -> bool {
+        if self.claim.constraint.is_some() {
+            return self.check_guided_ending(reason);
+        }
         let (length, last) = (self.claim.answer.len(), self.claim.answer.len().checked_sub(1));
         let fits = length <= self.limit && (self.stopped.is_none() || self.stopped == last);
         let (agrees, margin) = match reason {
@@ -256,6 +300,28 @@ impl Replaying {
         };
         self.found.worst_margin = self.found.worst_margin.max(margin as f32);
         agrees
+    }
+
+    /// Under a constraint an answer also ends where nothing may follow, and is whole where its budget ends.
+    fn check_guided_ending(&mut self, reason: FinishReason) -> bool {
+        let (length, last) = (self.claim.answer.len(), self.claim.answer.len().checked_sub(1));
+        let forced = ended(self.guide.as_ref(), length >= self.limit);
+        let agrees = match (self.stopped, forced) {
+            (Some(at), _) => reason == FinishReason::Stop && Some(at) == last,
+            (None, Some(forced)) => reason == forced && length <= self.limit,
+            (None, None) => reason == FinishReason::EndOfText && self.drew_end(),
+        };
+        if !agrees {
+            self.found.worst_margin = f32::INFINITY;
+        }
+        agrees
+    }
+
+    fn drew_end(&mut self) -> bool {
+        let Some(mut position) = self.ready.pop_front() else { return false };
+        let settled = self.settle(&mut position);
+        self.ready.push_front(position);
+        settled && self.judge_end().0
     }
 
     /// Whether a token was drawn that ends the text, and by how much the likeliest of them lost otherwise. A margin of

@@ -9,10 +9,14 @@
 //! 2. **No token waits for a prompt.** Every running job that needs one token is in every pass. Beside them at most
 //!    [`Limits::beside`] tokens of prompts are read, and without them at most [`Limits::chunk`]; so a prompt of any
 //!    length delays nobody's next token by more than one chunk. Prompts take turns.
+//!    A pass that brings tokens has at most as many rows as the caller finds comfortable ([`Schedule::comfort`]), so that
+//!    serving many stretches nobody's gaps beyond a bound; who would be one too many waits.
 //! 3. **Memory.** A pass never needs more pages than there is room. If it would, the caller frees something and asks
 //!    again; [`Schedule::preempt`] names the job to be set back: the latest of the tenant that has most. It
 //!    goes to the front of its tenant's queue, and reads again what it had read.
 //! 4. **Nothing lingers.** What was removed needs nothing from the next pass on.
+
+pub mod pace;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -102,8 +106,10 @@ pub struct Schedule {
     clock: u64,
     /// The job whose prompt goes first in the next pass is the first after this one.
     served: JobNumber,
+    /// Rows of a pass that brings tokens.
+    comfort: usize,
     /// How long jobs take, on average.
-    pace: Duration,
+    service: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +163,7 @@ impl Schedule {
             divisible: limits.divisible,
         };
         let (waiting, running) = (BTreeMap::new(), Vec::new());
-        Self { limits, waiting, running, clock: 0, served: 0, pace: FIRST_PACE }
+        Self { limits, waiting, running, clock: 0, served: 0, comfort: usize::MAX, service: FIRST_SERVICE }
     }
 
     /// How many jobs run.
@@ -176,7 +182,7 @@ impl Schedule {
     #[must_use]
     pub fn retry_after(&self) -> Duration {
         let ahead = (self.waiting() + 1) as u32;
-        (self.pace * ahead / self.limits.slots as u32).clamp(SOONEST_RETRY, LATEST_RETRY)
+        (self.service * ahead / self.limits.slots as u32).clamp(SOONEST_RETRY, LATEST_RETRY)
     }
 
     /// A job comes. What waits after having run does not count: it had its place.
@@ -203,12 +209,17 @@ impl Schedule {
 
     /// A job took so long from admission to its end.
     pub fn observe(&mut self, took: Duration) {
-        self.pace = (self.pace * (PACE_MEMORY - 1) + took) / PACE_MEMORY;
+        self.service = (self.service * (SERVICE_MEMORY - 1) + took) / SERVICE_MEMORY;
+    }
+
+    /// A pass of so many rows is comfortable: the next ones that bring tokens have no more, but for jobs that run already.
+    pub fn comfort(&mut self, rows: usize) {
+        self.comfort = rows.max(1);
     }
 
     /// The next job that may run, given room for so many pages. To be asked until it says something else.
     pub fn admit(&mut self, room: usize) -> Admission {
-        if self.running.len() >= self.limits.slots {
+        if self.running.len() >= self.limits.slots.min(self.comfort) {
             return Admission::Nobody;
         }
         let Some(Waiting { job, demand, .. }) = self.next_waiting() else { return Admission::Nobody };
@@ -248,7 +259,8 @@ impl Schedule {
             return Pass::Short;
         }
         let mut shares: Vec<_> = ones.iter().map(|one| Share { job: one.job, tokens: 1 }).collect();
-        let budget = if shares.is_empty() { chunk } else { beside }.min(rows - shares.len());
+        let comfortable = self.comfort.saturating_sub(shares.len()).max(LEAST_BESIDE).min(beside);
+        let budget = if shares.is_empty() { chunk } else { comfortable }.min(rows - shares.len());
         let in_need = self.running.iter().any(Running::wants_many);
         self.prompts(budget, room - pages, &mut shares);
         if shares.is_empty() && in_need { Pass::Short } else { Pass::Read(shares) }
@@ -312,10 +324,12 @@ impl Schedule {
     }
 }
 
+/// Tokens of prompts beside any number of others: prompts must come to an end, too.
+const LEAST_BESIDE: usize = 4;
 /// What a job takes before one has been seen.
-const FIRST_PACE: Duration = Duration::from_secs(2);
+const FIRST_SERVICE: Duration = Duration::from_secs(2);
 /// The average looks back at about so many jobs.
-const PACE_MEMORY: u32 = 8;
+const SERVICE_MEMORY: u32 = 8;
 /// Asking again sooner would only be refused again.
 const SOONEST_RETRY: Duration = Duration::from_millis(100);
 /// Later is no estimate any more.

@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use crate::engine::{Engine, GenerateError};
 use crate::generation::Step;
+use crate::logprobs::Logprobs;
 use crate::replay::Replay;
 use crate::schedule::{JobNumber, Tenant};
 use driver::Driver;
 pub use job::Job;
 
-/// What a job's sink hears, in this order: `Started`, then steps, and at last one of `Failed`, `Replayed` or a
-/// finished step.
+/// What a job's sink hears, in this order: `Started`, then steps, and at last one of `Failed`, `Replayed`,
+/// `Scored` or a finished step.
 #[derive(Debug)]
 pub enum Event {
     /// The job failed; nothing follows.
@@ -37,6 +38,15 @@ pub enum Event {
     },
     /// The replay's result; nothing follows.
     Replayed(Replay),
+    /// The numbers of a scoring; nothing follows.
+    Scored(Vec<Logprobs>),
+    /// So much of a text that is scored has been read.
+    Scoring {
+        /// Tokens read.
+        done: u32,
+        /// Tokens to read.
+        of: u32,
+    },
     /// The job left the queue.
     Started,
     /// A step of a generation.
@@ -47,7 +57,10 @@ impl Event {
     /// Whether nothing follows.
     #[must_use]
     pub const fn is_last(&self) -> bool {
-        matches!(self, Self::Failed(_) | Self::Replayed(_) | Self::Step(Step::Finished { .. }))
+        matches!(
+            self,
+            Self::Failed(_) | Self::Replayed(_) | Self::Scored(_) | Self::Step(Step::Finished { .. })
+        )
     }
 }
 

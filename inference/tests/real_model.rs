@@ -49,6 +49,7 @@ fn the_default_model_knows_a_capital_and_its_answer_replays() {
         sampling: request.sampling,
         finish,
         activations: Vec::new(),
+        constraint: None,
     };
     let replay = model.replay(&claim).unwrap().complete().unwrap();
     assert!(replay.exact() && replay.worst_margin == 0.0, "{replay:?}");

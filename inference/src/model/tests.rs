@@ -94,6 +94,7 @@ fn a_generation_repeats_itself_and_its_replay_is_exact() {
             sampling: request.sampling.clone(),
             finish: Some(reason),
             activations: Vec::new(),
+        constraint: None,
         };
         let replay = model.replay(&claim).unwrap().complete().unwrap();
         assert!(replay.exact() && replay.agree == ids.len() as u32, "{replay:?}");
@@ -181,7 +182,7 @@ fn an_answer_ends_at_the_context() {
     if reason == FinishReason::Length {
         assert_eq!(ids.len(), 3);
     }
-    let claim = Claim { prompt, answer: ids, sampling, finish: Some(reason), activations: Vec::new() };
+    let claim = Claim { prompt, answer: ids, sampling, finish: Some(reason), ..Claim::default() };
     assert!(model.replay(&claim).unwrap().complete().unwrap().exact());
 }
 

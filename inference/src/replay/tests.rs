@@ -21,6 +21,7 @@ fn claim(model: &Arc<dyn Engine>, sampling: Sampling) -> Claim {
         sampling: sampling.clone(),
         finish: None,
         activations: Vec::new(),
+        constraint: None,
     };
     for step in model.generate(&Request::new(prompt, sampling)).unwrap() {
         match step.unwrap() {
@@ -141,6 +142,7 @@ fn what_no_model_can_check_is_refused() {
         sampling: sampling(1, 4),
         finish: None,
         activations: Vec::new(),
+        constraint: None,
     };
     assert!(matches!(model.replay(&unknown), Err(GenerateError::Prompt(_))));
     let empty = Claim { prompt: Vec::new(), answer: vec![5], ..unknown.clone() };

@@ -125,7 +125,7 @@ proptest! {
 
     /// A crowd of one tenant does not keep another out: it is the next to run.
     #[test]
-    fn a_tenant_with_fewer_jobs_goes_first(crowd in 3usize..20, slots in 1usize..4) {
+    fn a_tenant_with_fewer_jobs_goes_first(crowd in 4usize..20, slots in 2usize..4) {
         let mut schedule = Schedule::new(limits(slots));
         for number in 0..crowd as u64 {
             schedule.submit(number, demand(1, 5)).unwrap();
@@ -229,4 +229,23 @@ fn an_engine_with_shapes_of_its_own_reads_one_prompt_at_a_time() {
     }
     assert_eq!(schedule.pass(100), Pass::Read(vec![Share { job: 1, tokens: 40 }]));
     assert_eq!(schedule.pass(100), Pass::Read(vec![Share { job: 2, tokens: 40 }]));
+}
+
+#[test]
+fn comfort_bounds_a_pass_that_brings_tokens_and_no_other() {
+    let mut schedule = Schedule::new(limits(8));
+    schedule.comfort(3);
+    for number in 1..=5 {
+        schedule.submit(number, demand(number as u8, 100)).unwrap();
+    }
+    let admitted: Vec<_> = (0..5).map(|_| schedule.admit(1_000)).collect();
+    assert_eq!(admitted.iter().filter(|a| **a != Admission::Nobody).count(), 3);
+    let tokens = |schedule: &mut Schedule| match schedule.pass(1_000) {
+        Pass::Read(shares) => shares.iter().map(|share| share.tokens).collect::<Vec<_>>(),
+        Pass::Short => panic!("there is room"),
+    };
+    assert_eq!(tokens(&mut schedule), [16], "nobody waits for a token");
+    schedule.needs(1, 1, 100);
+    schedule.needs(2, 1, 100);
+    assert_eq!(tokens(&mut schedule), [1, 1, 4]);
 }

@@ -13,12 +13,14 @@ use super::{Arrival, Cancel, Desk, Event, Flow, Serving, Sink, Submission, Tally
 use crate::engine::{CacheUse, Engine, ForwardError, GenerateError};
 use crate::model::panic_message;
 use crate::prefix::{BLOCK, Prefixes, Scope};
+use crate::schedule::pace::Pace;
 use crate::schedule::{Admission, Demand, JobNumber, Limits, Pass, Schedule, Share, Tenant};
 
 pub(super) struct Driver {
     engine: Arc<dyn Engine>,
     desk: Arc<Desk>,
     schedule: Schedule,
+    pace: Pace,
     seats: BTreeMap<JobNumber, Seat>,
     prefixes: Prefixes,
     /// Pages that may be held.
@@ -65,6 +67,7 @@ impl Driver {
             engine,
             desk,
             schedule: Schedule::new(limits),
+            pace: Pace::default(),
             seats: BTreeMap::new(),
             prefixes: Prefixes::default(),
             pages: pages.clamp(one_context, NO_LIMIT),
@@ -142,6 +145,12 @@ impl Driver {
 
     fn drop_cancelled(&mut self) {
         let gone: Vec<_> = self.seats.iter().filter(|(_, s)| s.cancel.is_cancelled()).map(|(&n, _)| n).collect();
+        if gone.is_empty() {
+            return;
+        }
+        gone.iter().for_each(|&number| self.schedule.remove(number));
+        // Who hears that the sink is gone finds its place free.
+        self.publish();
         gone.into_iter().for_each(|number| self.remove(number));
     }
 
@@ -263,13 +272,14 @@ impl Driver {
             .collect();
         let engine = self.engine.as_ref();
         self.tally.passes += 1;
-        let mut rows = 0;
+        let (mut rows, start) = (0, Instant::now());
         let results = catch_unwind(AssertUnwindSafe(|| {
             let mut spans: Vec<_> = seats.iter_mut().map(|(most, seat)| seat.job.span(*most)).collect();
             rows = spans.iter().map(|span| span.tokens.len()).sum::<usize>();
             engine.pass(&mut spans)
         }));
         self.tally.rows += rows as u64;
+        let took = start.elapsed();
         let results: Vec<Read> = match results {
             Ok(results) => results.into_iter().map(|result| result.map_err(GenerateError::from)).collect(),
             Err(panic) if seats.len() == 1 => {
@@ -282,6 +292,10 @@ impl Driver {
         };
         let steps = seats.iter_mut().map(|(_, seat)| &mut **seat).zip(results).collect();
         advance(steps, engine.threads());
+        self.pace.observe(rows, took);
+        if let Some(rows) = self.pace.rows_within(STRETCH).filter(|_| self.engine.is_exact()) {
+            self.schedule.comfort(rows);
+        }
         for share in shares {
             self.settle(share.job);
         }
@@ -376,7 +390,9 @@ fn twins(tenant: Tenant, prompt: &[u32]) -> Digest {
 
 /// How soon a full sink is offered its event again: well below the time of a token.
 const RETRY: Duration = Duration::from_millis(1);
+/// How much longer a token may take because others are served, too: what a reader still takes for fluent.
+const STRETCH: f64 = 2.75;
 /// Tokens of prompts that are read beside others' next tokens.
-const BESIDE: usize = 16;
+const BESIDE: usize = 32;
 /// More pages than there is memory, and few enough to be multiplied.
 const NO_LIMIT: usize = 1 << 32;

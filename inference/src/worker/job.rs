@@ -8,6 +8,7 @@ use crate::generation::Generation;
 use crate::model::panic_message;
 use crate::reading::{Reading, Task};
 use crate::replay::{ReplayStep, Replaying};
+use crate::scoring::{ScoreStep, Scoring};
 
 /// What a pass brought a job.
 pub(super) type Read = Result<Vec<Position>, GenerateError>;
@@ -19,6 +20,8 @@ pub enum Job {
     Generate(Box<Generation>),
     /// Checks a claimed answer.
     Replay(Box<Replaying>),
+    /// Says how likely a text is.
+    Score(Box<Scoring>),
 }
 
 impl From<Generation> for Job {
@@ -33,12 +36,19 @@ impl From<Replaying> for Job {
     }
 }
 
+impl From<Scoring> for Job {
+    fn from(scoring: Scoring) -> Self {
+        Self::Score(Box::new(scoring))
+    }
+}
+
 impl Job {
     /// How many tokens are to be read before the next step.
     pub(super) fn needs(&self) -> usize {
         match self {
             Self::Generate(generation) => generation.needs(),
             Self::Replay(replaying) => replaying.needs(),
+            Self::Score(scoring) => scoring.needs(),
         }
     }
 
@@ -46,6 +56,7 @@ impl Job {
         match self {
             Self::Generate(generation) => generation.reading(),
             Self::Replay(replaying) => replaying.reading(),
+            Self::Score(scoring) => scoring.reading(),
         }
     }
 
@@ -53,7 +64,7 @@ impl Job {
     pub(super) fn shareable(&self) -> usize {
         match self {
             Self::Generate(generation) => generation.first_wanted(),
-            Self::Replay(_) => 0,
+            Self::Replay(_) | Self::Score(_) => 0,
         }
     }
 
@@ -61,6 +72,7 @@ impl Job {
         match self {
             Self::Generate(generation) => generation.reading_mut(),
             Self::Replay(replaying) => replaying.reading_mut(),
+            Self::Score(scoring) => scoring.reading_mut(),
         }
     }
 
@@ -68,6 +80,7 @@ impl Job {
         match self {
             Self::Generate(generation) => generation.span(most),
             Self::Replay(replaying) => replaying.span(most),
+            Self::Score(scoring) => scoring.span(most),
         }
     }
 
@@ -100,6 +113,10 @@ impl Job {
             Self::Replay(replaying) => replaying.advance(positions).map(|step| match step {
                 ReplayStep::Checked { done, of } => Event::Replaying { done, of },
                 ReplayStep::Finished(replay) => Event::Replayed(replay),
+            }),
+            Self::Score(scoring) => scoring.advance(positions).map(|step| match step {
+                ScoreStep::Read { done, of } => Event::Scoring { done, of },
+                ScoreStep::Finished(found) => Event::Scored(found),
             }),
         }
     }

@@ -106,7 +106,7 @@ fn a_replay_is_a_job_too() {
     let worker = start(tiny(), 1, 1);
     let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
     let claim =
-        Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, finish: None, activations: Vec::new() };
+        Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, ..Claim::default() };
     let events: Vec<_> = submit(&worker, worker.engine().replay(&claim).unwrap(), 64).unwrap().into_iter().collect();
     assert!(matches!(events.last(), Some(Event::Replayed(replay)) if replay.of == 2));
 }

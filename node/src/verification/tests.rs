@@ -210,6 +210,7 @@ fn only_the_same_exact_profile_is_judged_without_tolerance() {
         sampling: model::sampling(&order_sampling()),
         finish: None,
         activations: Vec::new(),
+        constraint: None,
     };
     let strict = judge_exactly(exact.profile(), &replay, &claim);
     assert_eq!((strict.verdict, strict.first), (Word::Refuted, Some(7)));
