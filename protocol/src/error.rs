@@ -80,8 +80,8 @@ pub enum JobError {
     /// The stream broke and the answer is incomplete.
     #[error("the provider was lost in the middle of the answer")]
     ProviderLost,
-    /// A reserved part of the protocol that this build does not do yet.
-    #[error("unsupported: {feature:?}; the SPEC reserves it, this build does not do it yet")]
+    /// A part of the protocol that this agent, or this build, does not do.
+    #[error("unsupported: {feature:?}; this agent does not do it, another provider or model may")]
     Unsupported {
         /// Which one.
         feature: Feature,
@@ -161,19 +161,23 @@ pub enum OrderFault {
     Signature,
 }
 
-/// What the SPEC reserves and this build answers with `unsupported`.
+/// What an agent cannot do, or the SPEC reserves: answered with `unsupported`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Feature {
-    /// Constrained decoding by a schema.
+    /// Answers of a form that was asked for.
     Constraint,
-    /// Kinds of job other than `generate`.
+    /// Kinds of job that an agent, or this build, does not do.
     JobKind,
-    /// Inputs that are not chat, text or token ids.
+    /// Inputs that an agent, or this build, does not read.
     Input,
-    /// More than one choice from one prompt.
+    /// More choices from one prompt than anybody needs.
     Choices,
+    /// Log-probabilities of tokens.
+    Logprobs,
+    /// Tools that the model may call.
+    Tools,
 }
 
 impl JobError {

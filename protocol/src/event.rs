@@ -10,7 +10,8 @@ use crate::ledger::Entry;
 use crate::message::{Announcement, Bid, Frame, Request, Response};
 use crate::receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Token};
 use crate::{
-    AgentOffer, Capability, Evidence, Input, JobError, JobId, JobSpec, Profile, Requirement, job::Salt,
+    AgentOffer, Capability, Constraint, Evidence, Input, JobError, JobId, JobSpec, Logprobs, Profile,
+    Requirement, job::Salt,
 };
 
 /// Names a request of ours; its answer repeats it.
@@ -175,13 +176,15 @@ pub enum Production {
         /// With the last token of each segment ([`crate::receipt::SEGMENT`]), what an exact engine commits to
         /// ([`crate::receipt::Segment::activations`]). With other tokens it is passed over.
         activations: Option<Digest>,
+        /// How likely it was, if that was ordered ([`Logprobs::may_come`]).
+        logprobs: Option<Logprobs>,
     },
 }
 
 impl From<Token> for Production {
-    /// A token of an engine that commits to nothing.
+    /// A token of an engine that commits to nothing and was not asked how likely it is.
     fn from(token: Token) -> Self {
-        Self::Token { token, activations: None }
+        Self::Token { token, activations: None, logprobs: None }
     }
 }
 
@@ -264,6 +267,8 @@ pub struct Run {
     pub order: Verified<Order>,
     /// What to work on.
     pub input: Input,
+    /// What form the answer must have; it is the one that the order names.
+    pub constraint: Option<Constraint>,
 }
 
 /// What its submitter learns of a job.
@@ -295,6 +300,8 @@ pub enum JobEvent {
         index: u64,
         /// What it is.
         token: Token,
+        /// How likely it was, if that was ordered: the provider's word, which nothing commits to.
+        logprobs: Option<Logprobs>,
     },
 }
 

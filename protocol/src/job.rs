@@ -1,7 +1,8 @@
 //! A job: what is wanted, of whom, from what input, within which limits.
 //!
-//! The wire types hold the whole vocabulary of the SPEC, also what nothing fills yet (`score`, `call`,
-//! constraints): adding a meaning later must not change a byte today. What is reserved answers `unsupported`.
+//! The wire types hold the whole vocabulary of the SPEC, also what nothing fills yet (`call`); that answers `unsupported`.
+//! Until the first release a part may still change its bytes, together with SPEC, vectors and schemas; after it, a change
+//! is a new version of the protocol.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use crypto::{Digest, Hasher};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Feature;
-use crate::{Capability, Credits, JobError, Price, Timestamp, codec};
+use crate::{Capability, Chat, Constraint, Credits, JobError, Logprobs, Price, Timestamp, codec};
 
 /// The name of a job: 16 random bytes chosen by its requester. Prints as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,28 +28,31 @@ pub enum JobKind {
     /// Tokens that follow an input.
     #[default]
     Generate,
-    /// Log-probabilities of given tokens (reserved).
+    /// Log-probabilities of given tokens.
     Score,
 }
 
 impl JobKind {
-    /// Refuses what is reserved.
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Call, Self::Embed, Self::Generate, Self::Score];
+
+    /// Refuses what is reserved, and what makes no sense with this kind.
     ///
     /// # Errors
     /// [`JobError::Unsupported`].
-    pub fn check(self, constraint: Option<Digest>) -> Result<(), JobError> {
-        match (self, constraint) {
-            (Self::Embed | Self::Generate, None) => Ok(()),
-            (Self::Embed | Self::Generate, Some(_)) => {
-                Err(JobError::Unsupported { feature: Feature::Constraint })
-            }
-            (Self::Call | Self::Score, _) => Err(JobError::Unsupported { feature: Feature::JobKind }),
+    pub fn check(self, input: &Input, constraint: Option<&Constraint>) -> Result<(), JobError> {
+        let refuse = |feature| Err(JobError::Unsupported { feature });
+        match self {
+            Self::Call => refuse(Feature::JobKind),
+            Self::Embed | Self::Score if constraint.is_some() => refuse(Feature::Constraint),
+            Self::Score if !matches!(input, Input::Text(_) | Input::Tokens(_)) => refuse(Feature::Input),
+            Self::Embed | Self::Generate | Self::Score => constraint.map_or(Ok(()), Constraint::check),
         }
     }
 
-    /// Whether an answer of this kind, ordered of `model`, is made of tokens with ids. A vector never is.
+    /// Whether an answer of this kind, ordered of `model`, is made of tokens with ids. Vectors and scores never are.
     pub fn has_ids(self, model: Option<Digest>) -> bool {
-        model.is_some() && self != Self::Embed
+        model.is_some() && self == Self::Generate
     }
 }
 
@@ -65,37 +69,12 @@ pub struct Requirement {
     pub ceiling: Option<Price>,
 }
 
-/// Who speaks in a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The model.
-    Assistant,
-    /// Instructions.
-    System,
-    /// A tool's result.
-    Tool,
-    /// The person or program that asks.
-    User,
-}
-
-/// One turn of a chat.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChatMessage {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-    /// The speaker's name, where several share a role.
-    pub name: Option<String>,
-}
-
 /// What the work starts from. Only ever shown to the provider that got the job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Input {
     /// A conversation; the model's own template renders it.
-    Chat(Vec<ChatMessage>),
+    Chat(Chat),
     /// Arguments of a tool as JSON text (reserved).
     Json(String),
     /// Raw text, rendered by nothing.
@@ -116,8 +95,10 @@ impl Input {
     /// # Errors
     /// [`JobError::Invalid`] or [`JobError::Unsupported`].
     pub fn check(&self) -> Result<(), JobError> {
-        if matches!(self, Self::Json(_)) {
-            return Err(JobError::Unsupported { feature: Feature::Input });
+        match self {
+            Self::Chat(chat) => chat.check()?,
+            Self::Json(_) => return Err(JobError::Unsupported { feature: Feature::Input }),
+            Self::Text(_) | Self::Tokens(_) => {}
         }
         // Names and the like count, too: what is sent is the encoding.
         if self.is_empty() || codec::encode(self).len() > JobSpec::MAX_INPUT {
@@ -130,7 +111,7 @@ impl Input {
     /// Size in bytes of what the requester wrote.
     pub fn len(&self) -> usize {
         match self {
-            Self::Chat(messages) => messages.iter().map(|m| m.content.len()).sum(),
+            Self::Chat(chat) => chat.len(),
             Self::Json(text) | Self::Text(text) => text.len(),
             Self::Tokens(ids) => 4 * ids.len(),
         }
@@ -138,7 +119,10 @@ impl Input {
 
     /// True when there is nothing to work on.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        match self {
+            Self::Chat(chat) => chat.is_empty(),
+            Self::Json(_) | Self::Text(_) | Self::Tokens(_) => self.len() == 0,
+        }
     }
 }
 
@@ -171,6 +155,9 @@ pub struct Sampling {
     pub seed: u64,
     /// Which of several answers to one prompt this is.
     pub choice: u32,
+    /// How likely each token was, and this many of the likeliest in its place; `None` asks for neither. Part of no
+    /// commitment, and without influence on the answer.
+    pub logprobs: Option<u8>,
 }
 
 impl Sampling {
@@ -178,6 +165,8 @@ impl Sampling {
     pub const MAX_TOKENS: u32 = 32_768;
     /// Most stop texts, and the most bytes in one of them.
     pub const MAX_STOPS: (usize, usize) = (16, 256);
+    /// The last of several answers to one prompt: each is a job of its own and costs as much, so more are no need.
+    pub const MAX_CHOICE: u32 = 127;
 
     /// Refuses what no engine could do.
     ///
@@ -203,7 +192,10 @@ impl Sampling {
         if self.stop.len() > count || self.stop.iter().any(|s| s.is_empty() || s.len() > len) {
             return Err(JobError::invalid("stop", &format!("takes up to {count} texts of 1 to {len} bytes")));
         }
-        if self.choice != 0 {
+        if self.logprobs.is_some_and(|top| top > Logprobs::MAX_TOP) {
+            return Err(JobError::invalid("logprobs", &format!("must be at most {}", Logprobs::MAX_TOP)));
+        }
+        if self.choice > Self::MAX_CHOICE {
             return Err(JobError::Unsupported { feature: Feature::Choices });
         }
         Ok(())
@@ -224,6 +216,7 @@ impl Default for Sampling {
             stop: Vec::new(),
             seed: 0,
             choice: 0,
+            logprobs: None,
         }
     }
 }
@@ -285,8 +278,8 @@ pub struct JobSpec {
     pub sampling: Sampling,
     /// What it may cost and spawn, and until when.
     pub limits: Limits,
-    /// Digest of a schema or grammar that the answer must obey (reserved).
-    pub constraint: Option<Digest>,
+    /// What form the answer must have. Only shown to the provider that got the job.
+    pub constraint: Option<Constraint>,
     /// The job that this one is a part of.
     pub parent: Option<JobId>,
 }
@@ -300,8 +293,14 @@ impl JobSpec {
     /// # Errors
     /// [`JobError::Invalid`] or [`JobError::Unsupported`].
     pub fn check(&self) -> Result<(), JobError> {
-        self.kind.check(self.constraint)?;
+        self.kind.check(&self.input, self.constraint.as_ref())?;
         self.input.check()?;
+        if matches!(self.input, Input::Tokens(_)) && self.requirement.model.is_none() {
+            return Err(JobError::invalid(
+                "model",
+                "must be named: token ids mean nothing without their model",
+            ));
+        }
         self.limits.check()?;
         self.sampling.check()
     }

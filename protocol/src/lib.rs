@@ -30,7 +30,9 @@
 //! ones. The wire is written down in `SPEC.md`.
 
 pub mod capability;
+pub mod chat;
 pub mod codec;
+pub mod constraint;
 pub mod error;
 pub mod event;
 pub mod job;
@@ -42,18 +44,22 @@ pub mod peer;
 pub mod profile;
 pub mod receipt;
 pub mod reputation;
+pub mod score;
 pub mod session;
 pub mod units;
 
 pub use capability::Capability;
+pub use chat::{Chat, ChatMessage, Role, Tool, ToolCall, ToolChoice};
 pub use codec::{DecodeError, Message};
+pub use constraint::Constraint;
 pub use error::JobError;
 pub use event::{Event, JobEvent, Output};
-pub use job::{ChatMessage, Choosing, Input, JobId, JobKind, JobSpec, Limits, Requirement, Role, Sampling};
+pub use job::{Choosing, Input, JobId, JobKind, JobSpec, Limits, Requirement, Sampling};
 pub use ledger::{Entry, Ledger};
 pub use message::{Announcement, Ask, Bid, Frame, Request, Response};
 pub use peer::Peer;
 pub use profile::{AgentOffer, ModelOffer, Profile, Speed};
 pub use receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Segment, Token};
 pub use reputation::{Evidence, Reputation};
+pub use score::{Alternative, Logprobs, Scores};
 pub use units::{Credits, Price, Timestamp, Usage};

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, MAX_MESSAGE, Message};
 use crate::job::Salt;
 use crate::{
-    Acknowledgement, AgentOffer, Input, JobError, JobId, Order, Price, Profile, Receipt, Requirement,
-    Segment, Timestamp, Token,
+    Acknowledgement, AgentOffer, Constraint, Input, JobError, JobId, JobKind, Logprobs, Order, Price,
+    Profile, Receipt, Requirement, Segment, Timestamp, Token,
 };
 
 /// What is asked of one peer.
@@ -42,6 +42,8 @@ pub enum Response {
 pub struct Ask {
     /// The job.
     pub job: JobId,
+    /// What is to be done.
+    pub kind: JobKind,
     /// What the provider must have.
     pub requirement: Requirement,
     /// Salted commitment to the input.
@@ -111,6 +113,8 @@ pub struct Start {
     pub input: Input,
     /// What salted its commitment.
     pub salt: Salt,
+    /// What form the answer must have; the order names it by digest.
+    pub constraint: Option<Constraint>,
 }
 
 /// What travels between a requester and a provider, in both directions of one stream.
@@ -149,6 +153,8 @@ pub enum Frame {
         token: Token,
         /// The running commitment after it.
         commitment: Commitment,
+        /// How likely it was, if that was ordered ([`Logprobs::may_come`]); not committed to.
+        logprobs: Option<Logprobs>,
     },
     /// Provider: my word for everything so far.
     Segment {
@@ -191,8 +197,8 @@ impl Frame {
 
 /// Room for the fixed parts around a signed payload: signer, signature, ids, lengths.
 const ENVELOPE: usize = 256;
-/// A token's text is a few characters; an upstream's piece may be a line.
-const TOKEN: usize = 16 << 10;
+/// A token's text is a few characters, an upstream's piece may be a line; the alternatives' texts may be as long together.
+const TOKEN: usize = 20 << 10;
 /// An error's texts are bounded ([`crate::error::Text`]), its sample of capabilities is short.
 const ERROR: usize = 4 << 10;
 

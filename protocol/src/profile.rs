@@ -7,7 +7,7 @@ use crypto::Digest;
 use crypto::signed::Malformed;
 use serde::{Deserialize, Serialize};
 
-use crate::{Capability, Price, Requirement, Timestamp, codec};
+use crate::{Capability, JobKind, Price, Requirement, Timestamp, codec};
 
 /// What a peer says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct AgentOffer {
     pub agent: String,
     /// What it does.
     pub capability: Capability,
+    /// Which kinds of jobs it takes.
+    pub kinds: Vec<JobKind>,
     /// With which model; `None` for what cannot be replayed (an upstream, a program).
     pub model: Option<ModelOffer>,
     /// What it asks at most.
@@ -139,10 +141,16 @@ impl AgentOffer {
             && ceiling.as_ref().is_none_or(|ceiling| self.price.within(ceiling))
     }
 
+    /// True when this agent takes jobs of a kind.
+    pub fn takes(&self, kind: JobKind) -> bool {
+        self.kinds.contains(&kind)
+    }
+
     fn is_bounded(&self) -> bool {
         let lists = [&self.languages, &self.modalities, &self.tools];
         let model = self.model.iter().flat_map(|m| [&m.name, &m.engine]);
-        lists.iter().all(|list| list.len() <= Self::MAX_LIST)
+        self.kinds.len() <= JobKind::ALL.len()
+            && lists.iter().all(|list| list.len() <= Self::MAX_LIST)
             && lists
                 .into_iter()
                 .flatten()
@@ -174,6 +182,7 @@ mod tests {
         AgentOffer {
             agent: "a".repeat(name_len),
             capability: Capability::text_generation(),
+            kinds: vec![JobKind::Generate],
             model: None,
             price: Price::default(),
             speed: Speed::default(),

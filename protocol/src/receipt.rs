@@ -13,7 +13,9 @@ use crypto::{Commitment, Digest, Hasher, Network, Payload, PeerId, Signed, Trans
 use serde::{Deserialize, Serialize};
 
 use crate::job::Salt;
-use crate::{Capability, Credits, Input, JobId, JobKind, Limits, Price, Sampling, Timestamp, Usage, codec};
+use crate::{
+    Capability, Constraint, Credits, Input, JobId, JobKind, Limits, Price, Sampling, Timestamp, Usage, codec,
+};
 
 /// Tokens that one segment signature speaks for: what a provider that dies leaves behind is never older.
 pub const SEGMENT: u64 = 32;
@@ -45,7 +47,7 @@ pub struct Order {
     pub price: Price,
     /// The accepted bid.
     pub bid: Digest,
-    /// Digest of a schema or grammar (reserved).
+    /// Digest of the form that the answer must have ([`Constraint::digest`]).
     pub constraint: Option<Digest>,
     /// When it was given.
     pub issued: Timestamp,
@@ -162,7 +164,7 @@ pub struct Receipt {
     pub started: Timestamp,
     /// When it was done.
     pub finished: Timestamp,
-    /// Digest of a schema or grammar (reserved).
+    /// Digest of the form that the answer must have ([`Constraint::digest`]).
     pub constraint: Option<Digest>,
     /// Receipts of sub-jobs whose outputs went in.
     pub children: Vec<Digest>,
@@ -228,6 +230,9 @@ pub struct Opening {
     /// What the provider committed to with each full segment, in order; empty when it committed to nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub activations: Vec<Digest>,
+    /// What form the answer must have, where one was ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
 }
 
 /// How a receipt and an opening, or a receipt and what was seen, can disagree.
@@ -237,6 +242,9 @@ pub enum Mismatch {
     /// The input is not the one that was committed to.
     #[error("the input is not the one that the receipt commits to")]
     Input,
+    /// The constraint is not the one that was ordered.
+    #[error("the constraint is not the one that the receipt names")]
+    Constraint,
     /// The tokens are not the ones that were committed to.
     #[error("the output is not the one that the receipt commits to")]
     Output,
@@ -255,10 +263,13 @@ impl Receipt {
     /// Checks a receipt against its opening.
     ///
     /// # Errors
-    /// [`Mismatch::Input`], [`Mismatch::Output`], [`Mismatch::Segments`] or [`Mismatch::Sum`].
+    /// [`Mismatch::Input`], [`Mismatch::Constraint`], [`Mismatch::Output`], [`Mismatch::Segments`] or [`Mismatch::Sum`].
     pub fn check_opening(&self, opening: &Opening) -> Result<(), Mismatch> {
         if opening.input.commitment(&opening.salt) != self.input {
             return Err(Mismatch::Input);
+        }
+        if opening.constraint.as_ref().map(Constraint::digest) != self.constraint {
+            return Err(Mismatch::Constraint);
         }
         let mut transcript = Transcript::new(&self.job.0);
         let mut commitments = Vec::new();

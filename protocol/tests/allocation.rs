@@ -10,7 +10,9 @@ use crypto::{SecretKey, Signed};
 use protocol::codec::{MAX_MESSAGE, Message, VERSION};
 use protocol::job::Salt;
 use protocol::message::Start;
-use protocol::{Capability, ChatMessage, Frame, Input, JobError, Response, Role};
+use protocol::{
+    Capability, Chat, ChatMessage, Constraint, Frame, Input, JobError, Response, Role, Tool, ToolCall,
+};
 
 thread_local! {
     /// The largest single request since it was last reset.
@@ -58,13 +60,18 @@ fn start(input: Input) -> Frame {
         order: Signed::from_parts(signer, vec![1; 40], [2; 64]),
         input,
         salt: Salt([3; 16]),
+        constraint: Some(Constraint::Choices(vec!["yes".into()])),
     })
 }
 
 #[test]
 fn a_length_that_boasts_allocates_little() {
-    let message = ChatMessage { role: Role::User, content: "hello".into(), name: Some("me".into()) };
-    let inputs = [Input::Chat(vec![message]), Input::Text("hello".into()), Input::Tokens(vec![1, 2])];
+    let call = ToolCall { id: "1".into(), name: "f".into(), arguments: "{}".into() };
+    let said = ChatMessage::new(Role::Assistant, "hello");
+    let message = ChatMessage { name: Some("me".into()), tool_calls: vec![call], ..said };
+    let tool = Tool { name: "f".into(), description: "does".into(), parameters: "{}".into() };
+    let chat = Chat { tools: vec![tool], ..Chat::from(vec![message]) };
+    let inputs = [Input::Chat(chat), Input::Text("hello".into()), Input::Tokens(vec![1, 2])];
     for bytes in inputs.into_iter().flat_map(|input| boasts(&start(input).to_bytes()).collect::<Vec<_>>()) {
         assert!(largest_request::<Frame>(&bytes) <= SERDE_RESERVES);
     }

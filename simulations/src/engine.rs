@@ -196,7 +196,7 @@ fn first_number(hasher: &Hasher) -> u32 {
 
 fn text(input: &Input) -> String {
     match input {
-        Input::Chat(messages) => messages.iter().map(|message| message.content.as_str()).collect(),
+        Input::Chat(chat) => chat.messages.iter().map(|message| message.content.as_str()).collect(),
         Input::Json(text) | Input::Text(text) => text.clone(),
         Input::Tokens(ids) => format!("{ids:?}"),
     }

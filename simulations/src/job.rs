@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use protocol::event::Submission;
 use protocol::job::Salt;
 use protocol::{
-    ChatMessage, Credits, Input, JobId, JobKind, JobSpec, Limits, Requirement, Role, Sampling, Timestamp,
-    Token,
+    Chat, ChatMessage, Credits, Input, JobId, JobKind, JobSpec, Limits, Requirement, Role, Sampling,
+    Timestamp, Token,
 };
 
 use crate::chance::Chance;
@@ -86,7 +86,7 @@ impl Batch {
         }
         match chance.below(2) {
             0 => Input::Text(content),
-            _ => Input::Chat(vec![ChatMessage { role: Role::User, content, name: None }]),
+            _ => Input::Chat(Chat::from(vec![ChatMessage::new(Role::User, content)])),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crypto::{Digest, Hasher, PeerId, Verified};
 
-use crate::error::Limit;
+use crate::error::{Feature, Limit};
 use crate::job::Choosing;
 use crate::message::{Announcement, Ask, Bid};
 use crate::{
@@ -152,6 +152,7 @@ impl Auctions {
     pub fn open(&mut self, now: Timestamp, job: JobId, spec: JobSpec, input: Digest) {
         let ask = Ask {
             job,
+            kind: spec.kind,
             requirement: spec.requirement.clone(),
             input,
             input_len: u32::try_from(spec.input.len()).unwrap_or(u32::MAX),
@@ -385,7 +386,8 @@ impl Auction {
 
     /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job.
     fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
-        let able = |p: &&Verified<Profile>| p.matching(&self.spec.requirement).next().is_some();
+        let able =
+            |p: &&Verified<Profile>| p.matching(&self.spec.requirement).any(|o| o.takes(self.spec.kind));
         let new = |p: &&Verified<Profile>| !self.excluded.contains(&p.signer());
         let draw =
             |peer: PeerId| (Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish(), peer);
@@ -393,11 +395,16 @@ impl Auction {
         drawn.into_iter().take(QUOTES).map(|(_, peer)| peer).collect()
     }
 
-    /// Why nobody could be asked: what is wanted costs more than the job may spend, or is not on offer at all.
+    /// Why nobody could be asked: what is wanted costs more than the job may spend, is done by nobody who offers the
+    /// capability, or is not on offer at all.
     fn nothing_offered(&self, profiles: &[Verified<Profile>]) -> JobError {
         let at_any_price = Requirement { ceiling: None, ..self.spec.requirement.clone() };
-        if profiles.iter().any(|profile| profile.matching(&at_any_price).next().is_some()) {
-            return JobError::Limit { limit: Limit::Budget };
+        let mut able = profiles.iter().flat_map(|profile| profile.matching(&at_any_price)).peekable();
+        if able.peek().is_some() {
+            return match able.any(|offer| offer.takes(self.spec.kind)) {
+                true => JobError::Limit { limit: Limit::Budget },
+                false => JobError::Unsupported { feature: Feature::JobKind },
+            };
         }
         let names: BTreeSet<Capability> =
             profiles.iter().flat_map(|p| p.agents.iter().map(|a| a.capability.clone())).collect();
@@ -424,7 +431,8 @@ impl Auction {
             return Err(None);
         }
         let wrong_peer = self.spec.provider.is_some_and(|provider| provider != from);
-        if wrong_peer || !bid.offer.meets(&self.spec.requirement) {
+        let able = bid.offer.meets(&self.spec.requirement) && bid.offer.takes(self.spec.kind);
+        if wrong_peer || !able {
             return Err(Some(Evidence::Unexpected));
         }
         if self.bids.len() < MAX_BIDS { Ok(()) } else { Err(None) }

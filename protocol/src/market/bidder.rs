@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crypto::{Digest, PeerId};
 
-use crate::error::OrderFault;
+use crate::error::{Feature, OrderFault};
 use crate::message::{Ask, Bid};
 use crate::{AgentOffer, JobError, JobId, Order, Timestamp};
 
@@ -65,17 +65,14 @@ impl Bidder {
     /// Makes an offer for a job, and keeps a place for it once [`Bidder::promise`] has named the signed bid.
     ///
     /// # Errors
-    /// [`JobError::NothingOffered`], [`JobError::Busy`], [`JobError::DeadlineExceeded`], or [`JobError::Order`] when
-    /// the job is running here already.
+    /// [`JobError::NothingOffered`], [`JobError::Unsupported`] when no agent here takes such jobs, [`JobError::Busy`],
+    /// [`JobError::DeadlineExceeded`], or [`JobError::Order`] when the job is running here already.
     pub fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Bid, JobError> {
         self.expire(now);
         if ask.deadline <= now {
             return Err(JobError::DeadlineExceeded);
         }
-        let offer = self.choose(ask).ok_or_else(|| JobError::NothingOffered {
-            capability: ask.requirement.capability.clone(),
-            sample: self.offers.iter().map(|offer| offer.capability.clone()).collect(),
-        })?;
+        let offer = self.choose(ask)?;
         if self.leases.get(&(from, ask.job)).is_some_and(|lease| lease.bid.is_none()) {
             // A new promise in the place of the running job would hide the job, and then expire under it.
             return Err(JobError::Order { why: OrderFault::Replayed });
@@ -99,7 +96,8 @@ impl Bidder {
     /// Turns the lease that `order` refers to into a running job. Returns the offer that was made.
     ///
     /// # Errors
-    /// [`JobError::Order`] when no lease stands, or the order asks for something else than was offered.
+    /// [`JobError::Order`] when no lease stands, or the order asks for something else than was offered;
+    /// [`JobError::Unsupported`] when that is a kind of job.
     pub fn claim(&mut self, now: Timestamp, from: PeerId, order: &Order) -> Result<AgentOffer, JobError> {
         self.expire(now);
         let refuse = |why| JobError::Order { why };
@@ -114,6 +112,9 @@ impl Bidder {
         if !same {
             return Err(refuse(OrderFault::Lease));
         }
+        if !offer.takes(order.kind) {
+            return Err(JobError::Unsupported { feature: Feature::JobKind });
+        }
         lease.bid = None;
         Ok(lease.offer.clone())
     }
@@ -123,10 +124,18 @@ impl Bidder {
         self.leases.remove(&(requester, job));
     }
 
-    /// The most special of the agents that could do it.
-    fn choose(&self, ask: &Ask) -> Option<&AgentOffer> {
-        let able = self.offers.iter().filter(|offer| offer.meets(&ask.requirement));
-        able.min_by_key(|offer| offer.capability.as_str().len())
+    /// The most general of the agents that could do it: the nearest to what was asked for.
+    fn choose(&self, ask: &Ask) -> Result<&AgentOffer, JobError> {
+        let mut able = self.offers.iter().filter(|offer| offer.meets(&ask.requirement)).peekable();
+        if able.peek().is_none() {
+            return Err(JobError::NothingOffered {
+                capability: ask.requirement.capability.clone(),
+                sample: self.offers.iter().map(|offer| offer.capability.clone()).collect(),
+            });
+        }
+        let willing = able.filter(|offer| offer.takes(ask.kind));
+        let nearest = willing.min_by_key(|offer| offer.capability.as_str().len());
+        nearest.ok_or(JobError::Unsupported { feature: Feature::JobKind })
     }
 
     fn expire(&mut self, now: Timestamp) {

@@ -9,7 +9,7 @@ use crate::event::{
 use crate::ledger::{Direction, Entry};
 use crate::message::{Announcement, Ask, Bid, Frame, Request, Response};
 use crate::receipt::Order;
-use crate::{Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
+use crate::{Constraint, Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
 
 impl Peer {
     pub(super) fn on_submission(&mut self, now: Timestamp, submission: Submission) {
@@ -149,13 +149,13 @@ impl Peer {
             limits: spec.limits,
             price: bid.price(),
             bid: bid.digest(),
-            constraint: spec.constraint,
+            constraint: spec.constraint.as_ref().map(Constraint::digest),
             issued: now,
         };
-        let (input, salt) = (spec.input.clone(), *salt);
+        let shown = (spec.input.clone(), *salt, spec.constraint.clone());
         let offer = Box::new(bid.offer.clone());
         self.notify(job, JobEvent::Started { provider: bid.signer(), offer });
-        self.requester.open(now, order, input, salt);
+        self.requester.open(now, order, shown);
     }
 
     /// Booked before it is acknowledged: a crash in between loses no debt.

@@ -14,7 +14,7 @@ use crate::event::{Production, Run, RunId};
 use crate::job::Salt;
 use crate::message::Frame;
 use crate::receipt::{self, Acknowledgement, Finish, Order, Receipt, Segment, SignedStretch, Token};
-use crate::{AgentOffer, Credits, Evidence, Input, JobError, JobId, Timestamp, Usage};
+use crate::{AgentOffer, Constraint, Credits, Evidence, Input, JobError, JobId, Logprobs, Timestamp, Usage};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ impl Provider {
         now: Timestamp,
         from: PeerId,
         order: &Verified<Order>,
-        (input, salt): (&Input, &Salt),
+        (input, salt, constraint): (&Input, &Salt, Option<&Constraint>),
     ) -> Result<(), JobError> {
         let refuse = |why| Err(JobError::Order { why });
         if order.signer() != from || order.provider != self.key.peer_id() {
@@ -135,10 +135,11 @@ impl Provider {
         if self.by_job.contains_key(&(from, order.job)) {
             return refuse(OrderFault::Replayed);
         }
-        if input.commitment(salt) != order.input {
+        let same = constraint.map(Constraint::digest) == order.constraint;
+        if !same || input.commitment(salt) != order.input {
             return refuse(OrderFault::Commitment);
         }
-        order.kind.check(order.constraint)?;
+        order.kind.check(input, constraint)?;
         input.check()?;
         order.limits.check()?;
         order.sampling.check()?;
@@ -155,7 +156,7 @@ impl Provider {
         now: Timestamp,
         order: Verified<Order>,
         offer: AgentOffer,
-        input: Input,
+        (input, constraint): (Input, Option<Constraint>),
     ) -> RunId {
         let run = RunId(self.next);
         self.next += 1;
@@ -173,7 +174,7 @@ impl Provider {
             told: now,
         };
         self.runs.insert(run, work);
-        self.outputs.push_back(Output::Run(Box::new(Run { run, order, input })));
+        self.outputs.push_back(Output::Run(Box::new(Run { run, order, input, constraint })));
         run
     }
 
@@ -201,7 +202,9 @@ impl Provider {
                     self.fail(run, JobError::Limit { limit: Limit::Budget });
                 }
             }
-            Production::Token { token, activations } => self.on_token(run, token, activations),
+            Production::Token { token, activations, logprobs } => {
+                self.on_token(run, token, activations, logprobs);
+            }
         }
     }
 
@@ -267,7 +270,13 @@ impl Provider {
         self.runs.get(&run).map(|work| work.order.job)
     }
 
-    fn on_token(&mut self, run: RunId, token: Token, activations: Option<Digest>) {
+    fn on_token(
+        &mut self,
+        run: RunId,
+        token: Token,
+        activations: Option<Digest>,
+        logprobs: Option<Logprobs>,
+    ) {
         let Some(work) = self.runs.get_mut(&run) else { return };
         let (to, job, index) = (work.order.signer(), work.order.job, work.transcript.len());
         // One piece more than tokens: text that an engine held back for a stop that never came has no token of its own.
@@ -277,6 +286,7 @@ impl Provider {
         let fits = work.may_commit(index + 1, &token, activations)
             && index <= u64::from(work.order.sampling.max_tokens)
             && token.may_follow(work.last.as_slice(), work.order.kind.has_ids(work.order.model))
+            && Logprobs::may_come(logprobs.as_ref(), &token, &work.order.sampling)
             && work.text_len <= Token::MAX_ANSWER;
         if !fits {
             self.outputs.push_back(Output::Abort { run });
@@ -284,7 +294,8 @@ impl Provider {
         }
         let commitment = work.transcript.push(token.id, &token.text);
         work.last = Some(token.clone());
-        self.outputs.push_back(Output::Send { to, frame: Frame::Token { job, index, token, commitment } });
+        let frame = Frame::Token { job, index, token, commitment, logprobs };
+        self.outputs.push_back(Output::Send { to, frame });
         if work.transcript.len().is_multiple_of(receipt::SEGMENT) {
             let segment = work.sign_segment(&self.network, &self.key, activations);
             self.outputs.push_back(Output::Send { to, frame: Frame::Segment { job, segment } });

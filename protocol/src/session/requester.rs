@@ -13,7 +13,7 @@ use crate::event::{Completion, JobEvent};
 use crate::job::Salt;
 use crate::message::{Frame, Start};
 use crate::receipt::{Acknowledgement, Opening, Order, Receipt, SEGMENT, Segment, SignedStretch, Token};
-use crate::{Evidence, Input, JobError, JobId, Timestamp};
+use crate::{Constraint, Evidence, Input, JobError, JobId, Logprobs, Timestamp};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
@@ -94,6 +94,7 @@ struct Session {
     order: Verified<Order>,
     input: Input,
     salt: Salt,
+    constraint: Option<Constraint>,
     transcript: Transcript,
     output: Vec<Token>,
     /// Bytes of text in it.
@@ -113,16 +114,23 @@ impl Requester {
         Self { config, network, key, sessions: BTreeMap::new(), outputs: VecDeque::new() }
     }
 
-    /// Orders a job from a provider.
-    pub fn open(&mut self, now: Timestamp, order: Order, input: Input, salt: Salt) {
+    /// Orders a job from a provider, which alone is shown the input, its salt and the constraint.
+    pub fn open(
+        &mut self,
+        now: Timestamp,
+        order: Order,
+        (input, salt, constraint): (Input, Salt, Option<Constraint>),
+    ) {
         let (job, provider, transcript) = (order.job, order.provider, order.transcript());
         let order = Signed::sign(&self.network, &self.key, order);
-        let start = Frame::Start(Start { order: order.signed().clone(), input: input.clone(), salt });
+        let signed = order.signed().clone();
+        let start = Start { order: signed, input: input.clone(), salt, constraint: constraint.clone() };
         let session = Session {
             provider,
             order,
             input,
             salt,
+            constraint,
             transcript,
             output: Vec::new(),
             text_len: 0,
@@ -131,7 +139,7 @@ impl Requester {
             heard: now,
         };
         self.sessions.insert(job, session);
-        self.outputs.push_back(Output::Send { to: provider, frame: start });
+        self.outputs.push_back(Output::Send { to: provider, frame: Frame::Start(start) });
     }
 
     /// A frame from a provider.
@@ -148,9 +156,10 @@ impl Requester {
                 self.outputs.push_back(Output::Notify { job, event: JobEvent::Progress { done, of } });
                 Ok(())
             }
-            Frame::Token { index, token, commitment, .. } => {
-                session.accept(index, &token, commitment).map(|()| {
-                    self.outputs.push_back(Output::Notify { job, event: JobEvent::Token { index, token } });
+            Frame::Token { index, token, commitment, logprobs, .. } => {
+                session.accept(index, &token, commitment, logprobs.as_ref()).map(|()| {
+                    let event = JobEvent::Token { index, token, logprobs };
+                    self.outputs.push_back(Output::Notify { job, event });
                 })
             }
             Frame::Segment { segment, .. } => session.accept_segment(&self.network, segment),
@@ -212,8 +221,8 @@ impl Requester {
         let Some(session) = self.sessions.remove(&job) else { return Ok(()) };
         let acknowledgement = Acknowledgement { receipt: receipt.digest() };
         let acknowledgement = Signed::sign(&self.network, &self.key, acknowledgement).into_signed();
-        let Session { input, salt, output, activations, .. } = session;
-        let opening = Opening { input, salt, output, activations };
+        let Session { input, salt, constraint, output, activations, .. } = session;
+        let opening = Opening { input, salt, output, activations, constraint };
         let completion = Box::new(Completion { receipt, acknowledgement, opening });
         self.outputs.push_back(Output::Delivered { job, provider: session.provider, completion });
         Ok(())
@@ -252,14 +261,21 @@ impl Requester {
 }
 
 impl Session {
-    fn accept(&mut self, index: u64, token: &Token, commitment: crypto::Commitment) -> Result<(), Fault> {
+    fn accept(
+        &mut self,
+        index: u64,
+        token: &Token,
+        commitment: crypto::Commitment,
+        logprobs: Option<&Logprobs>,
+    ) -> Result<(), Fault> {
         if index != self.transcript.len() || index > u64::from(self.order.sampling.max_tokens) {
             return Err(Fault(Evidence::SkippedIndex));
         }
         if self.transcript.push(token.id, &token.text) != commitment {
             return Err(Fault(Evidence::BadCommitment));
         }
-        if !token.may_follow(&self.output, self.order.kind.has_ids(self.order.model)) {
+        let follows = token.may_follow(&self.output, self.order.kind.has_ids(self.order.model));
+        if !follows || !Logprobs::may_come(logprobs, token, &self.order.sampling) {
             return Err(Fault(Evidence::Unexpected));
         }
         self.text_len += token.text.len();

@@ -46,7 +46,8 @@ fn sent(world: &mut World, tokens: &[Token], signed: usize) {
         if index < signed {
             world.produce(peer(2), run, Production::from(token));
         } else {
-            let frame = Frame::Token { job: job_id(1), index: index as u64, token, commitment };
+            let frame =
+                Frame::Token { job: job_id(1), index: index as u64, token, commitment, logprobs: None };
             world.deliver(peer(1), Event::Frame { from: peer(2), side: Side::Requester, frame });
         }
     }
@@ -109,7 +110,7 @@ fn an_agent_without_a_model_answers_in_pieces() {
 #[test]
 fn a_vector_comes_in_pieces_without_ids_although_a_model_made_it() {
     let mut world = World::of(2);
-    world.offer(peer(2), vec![text_offer(1000)]);
+    world.offer(peer(2), vec![AgentOffer { kinds: vec![JobKind::Embed], ..text_offer(1000) }]);
     let pieces = ["[0.6,", "0.8]"].map(|text| Production::from(piece(None, text)));
     world.script(peer(2), pieces.into_iter().chain([Production::Finished(Finish::EndOfText)]).collect());
     world.submit(peer(1), job_id(1), JobSpec { kind: JobKind::Embed, ..spec() });

@@ -11,9 +11,10 @@ use protocol::message::{Ask, Bid, Start};
 use protocol::profile::{LatencyClass, Speed, Versions};
 use protocol::receipt::SignedStretch;
 use protocol::{
-    Acknowledgement, AgentOffer, Announcement, Capability, ChatMessage, Credits, Evidence, Finish, Frame,
-    Input, JobError, JobId, JobKind, Limits, ModelOffer, Order, Price, Profile, Receipt, Request,
-    Requirement, Response, Role, Sampling, Segment, Timestamp, Token, Usage,
+    Acknowledgement, AgentOffer, Alternative, Announcement, Capability, Chat, ChatMessage, Constraint,
+    Credits, Evidence, Finish, Frame, Input, JobError, JobId, JobKind, Limits, Logprobs, ModelOffer, Order,
+    Price, Profile, Receipt, Request, Requirement, Response, Role, Sampling, Segment, Timestamp, Token, Tool,
+    ToolCall, ToolChoice, Usage,
 };
 
 use crate::values::{START, capability, job_id, peer};
@@ -70,10 +71,12 @@ pub(crate) fn offer() -> BoxedStrategy<AgentOffer> {
         latency,
     });
     let list = || prop::collection::vec(".{0,5}", 0..FEW);
-    (".{0,9}", some_capability(), option::of(model), price(), speed, list(), list(), list())
-        .prop_map(|(agent, capability, model, price, speed, languages, modalities, tools)| AgentOffer {
+    let does = (some_capability(), prop::collection::vec(kind(), 0..FEW));
+    (".{0,9}", does, option::of(model), price(), speed, list(), list(), list())
+        .prop_map(|(agent, does, model, price, speed, languages, modalities, tools)| AgentOffer {
             agent,
-            capability,
+            capability: does.0,
+            kinds: does.1,
             model,
             price,
             speed,
@@ -99,9 +102,10 @@ pub(crate) fn ask() -> BoxedStrategy<Ask> {
     let requirement = (some_capability(), option::of(digest()), any::<u32>(), option::of(price())).prop_map(
         |(capability, model, context, ceiling)| Requirement { capability, model, context, ceiling },
     );
-    (some_job(), requirement, digest(), any::<u32>(), any::<u32>(), time())
-        .prop_map(|(job, requirement, input, input_len, max_tokens, deadline)| Ask {
+    (some_job(), kind(), requirement, digest(), any::<u32>(), any::<u32>(), time())
+        .prop_map(|(job, kind, requirement, input, input_len, max_tokens, deadline)| Ask {
             job,
+            kind,
             requirement,
             input,
             input_len,
@@ -119,13 +123,37 @@ pub(crate) fn bid() -> BoxedStrategy<Bid> {
 
 pub(crate) fn input() -> BoxedStrategy<Input> {
     let role = prop::sample::select(vec![Role::Assistant, Role::System, Role::Tool, Role::User]);
-    let message = (role, ".{0,20}", option::of(".{0,5}")).prop_map(|(role, content, name)| ChatMessage {
-        role,
-        content,
+    let call =
+        (".{0,5}", ".{0,5}", ".{0,9}").prop_map(|(id, name, arguments)| ToolCall { id, name, arguments });
+    let calls = (prop::collection::vec(call, 0..FEW), option::of(".{0,5}"));
+    let message = (role, ".{0,20}", option::of(".{0,5}"), calls).prop_map(
+        |(role, content, name, (tool_calls, tool_call_id))| ChatMessage {
+            role,
+            content,
+            name,
+            tool_calls,
+            tool_call_id,
+        },
+    );
+    let tool = (".{0,5}", ".{0,5}", ".{0,9}").prop_map(|(name, description, parameters)| Tool {
         name,
+        description,
+        parameters,
+    });
+    let tool_choice = prop_oneof![
+        Just(ToolChoice::Auto),
+        ".{0,5}".prop_map(ToolChoice::Named),
+        Just(ToolChoice::None),
+        Just(ToolChoice::Required),
+    ];
+    let lists = (prop::collection::vec(message, 0..FEW), prop::collection::vec(tool, 0..FEW));
+    let chat = (lists, tool_choice).prop_map(|((messages, tools), tool_choice)| Chat {
+        messages,
+        tools,
+        tool_choice,
     });
     prop_oneof![
-        prop::collection::vec(message, 0..FEW).prop_map(Input::Chat),
+        chat.prop_map(Input::Chat),
         ".{0,20}".prop_map(Input::Json),
         ".{0,20}".prop_map(Input::Text),
         prop::collection::vec(any::<u32>(), 0..FEW).prop_map(Input::Tokens),
@@ -133,14 +161,42 @@ pub(crate) fn input() -> BoxedStrategy<Input> {
     .boxed()
 }
 
+pub(crate) fn constraint() -> BoxedStrategy<Constraint> {
+    prop_oneof![
+        prop::collection::vec(".{0,9}", 0..FEW).prop_map(Constraint::Choices),
+        ".{0,20}".prop_map(Constraint::Grammar),
+        ".{0,20}".prop_map(Constraint::JsonSchema),
+        ".{0,20}".prop_map(Constraint::Regex),
+    ]
+    .boxed()
+}
+
+pub(crate) fn alternatives() -> BoxedStrategy<Vec<Alternative>> {
+    let one = (any::<u32>(), ".{0,5}", -90.0_f32..0.0).prop_map(|(id, text, logprob)| Alternative {
+        id,
+        text,
+        logprob,
+    });
+    prop::collection::vec(one, 0..FEW).boxed()
+}
+
+fn logprobs() -> BoxedStrategy<Logprobs> {
+    (float(), alternatives()).prop_map(|(logprob, top)| Logprobs { logprob, top }).boxed()
+}
+
 fn sampling() -> BoxedStrategy<Sampling> {
     let floats = (float(), float(), float(), float(), float(), float());
     let stops = prop::collection::vec(".{0,5}", 0..FEW);
-    (any::<[u32; 3]>(), floats, stops, any::<u64>())
-        .prop_map(|([max_tokens, top_k, choice], f, stop, seed)| {
+    (any::<[u32; 3]>(), floats, stops, any::<u64>(), option::of(any::<u8>()))
+        .prop_map(|([max_tokens, top_k, choice], f, stop, seed, logprobs)| {
             let (temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty) = f;
-            let penalties =
-                Sampling { repeat_penalty, frequency_penalty, presence_penalty, ..Sampling::default() };
+            let penalties = Sampling {
+                repeat_penalty,
+                frequency_penalty,
+                presence_penalty,
+                logprobs,
+                ..Sampling::default()
+            };
             Sampling { max_tokens, temperature, top_p, top_k, min_p, stop, seed, choice, ..penalties }
         })
         .boxed()
@@ -153,7 +209,7 @@ fn limits() -> BoxedStrategy<Limits> {
 }
 
 fn kind() -> BoxedStrategy<JobKind> {
-    prop::sample::select(vec![JobKind::Call, JobKind::Embed, JobKind::Generate, JobKind::Score]).boxed()
+    prop::sample::select(JobKind::ALL.to_vec()).boxed()
 }
 
 pub(crate) fn order() -> BoxedStrategy<Order> {
@@ -259,8 +315,14 @@ pub(crate) fn error() -> BoxedStrategy<JobError> {
         OrderFault::Replayed,
         OrderFault::Signature,
     ]);
-    let feature =
-        prop::sample::select(vec![Feature::Constraint, Feature::JobKind, Feature::Input, Feature::Choices]);
+    let feature = prop::sample::select(vec![
+        Feature::Constraint,
+        Feature::JobKind,
+        Feature::Input,
+        Feature::Choices,
+        Feature::Logprobs,
+        Feature::Tools,
+    ]);
     let bare =
         vec![JobError::Cancelled, JobError::DeadlineExceeded, JobError::Engine, JobError::ProviderLost];
     prop_oneof![
@@ -315,14 +377,17 @@ pub(crate) fn announcement() -> BoxedStrategy<Announcement> {
 }
 
 pub(crate) fn frame() -> BoxedStrategy<Frame> {
-    let start = (claim(order()), input(), any::<[u8; 16]>())
-        .prop_map(|(order, input, salt)| Frame::Start(Start { order, input, salt: Salt(salt) }));
-    let token = (some_job(), 0u64..5, option::of(any::<u32>()), ".{0,9}", digest()).prop_map(
-        |(job, index, id, text, commitment)| Frame::Token {
+    let start = (claim(order()), input(), any::<[u8; 16]>(), option::of(constraint())).prop_map(
+        |(order, input, salt, constraint)| Frame::Start(Start { order, input, salt: Salt(salt), constraint }),
+    );
+    let said = (option::of(any::<u32>()), ".{0,9}").prop_map(|(id, text)| Token { id, text });
+    let token = (some_job(), 0u64..5, said, digest(), option::of(logprobs())).prop_map(
+        |(job, index, token, commitment, logprobs)| Frame::Token {
             job,
             index,
-            token: Token { id, text },
+            token,
             commitment: Commitment(commitment),
+            logprobs,
         },
     );
     prop_oneof![

@@ -124,15 +124,15 @@ fn a_message_over_the_cap_of_its_kind_is_not_decoded() {
 
 #[test]
 fn an_input_is_measured_as_it_is_sent_names_included() {
-    use protocol::{ChatMessage, Input, JobSpec, Role};
+    use protocol::{Chat, ChatMessage, Input, JobSpec, Role};
 
     let is_taken = |input: Input| input.check().is_ok();
     // One byte says which kind, and five how long.
     assert!(is_taken(Input::Text("x".repeat(JobSpec::MAX_INPUT - 6))));
     assert!(!is_taken(Input::Text("x".repeat(JobSpec::MAX_INPUT - 5))));
     let named = |len| {
-        let message = ChatMessage { role: Role::User, content: "hi".into(), name: Some("x".repeat(len)) };
-        Input::Chat(vec![message])
+        let message = ChatMessage { name: Some("x".repeat(len)), ..ChatMessage::new(Role::User, "hi") };
+        Input::Chat(Chat::from(vec![message]))
     };
     assert!(is_taken(named(9)));
     assert!(!is_taken(named(JobSpec::MAX_INPUT)));
@@ -140,12 +140,13 @@ fn an_input_is_measured_as_it_is_sent_names_included() {
 }
 
 #[test]
-fn the_largest_input_fits_a_frame_with_the_largest_order() {
+fn the_largest_input_and_constraint_fit_a_frame_with_the_largest_order() {
     use crate::values::{SALT, START, job_id, key, peer};
-    use protocol::{AgentOffer, Credits, Input, Limits, Order, Sampling, message::Start};
+    use protocol::{AgentOffer, Constraint, Credits, Input, Limits, Order, Sampling, message::Start};
 
     let (stops, len) = Sampling::MAX_STOPS;
     let input = Input::Text("x".repeat(protocol::JobSpec::MAX_INPUT));
+    let constraint = Constraint::Regex("x".repeat(Constraint::MAX_LEN));
     let order = Order {
         job: job_id(1),
         parent: Some(job_id(2)),
@@ -159,11 +160,11 @@ fn the_largest_input_fits_a_frame_with_the_largest_order() {
         limits: Limits { budget: Credits(u64::MAX), depth: 9, children: 9, deadline: START },
         price: protocol::Price::default(),
         bid: crypto::Digest::of_content(b""),
-        constraint: None,
+        constraint: Some(constraint.digest()),
         issued: START,
     };
     let order = crypto::Signed::sign(&crypto::Network::default(), &key(1), order).into_signed();
     assert!(order.clone().verify(&crypto::Network::default()).is_ok());
-    let frame = Frame::Start(Start { order, input, salt: SALT });
+    let frame = Frame::Start(Start { order, input, salt: SALT, constraint: Some(constraint) });
     assert!(Frame::from_bytes(&frame.to_bytes()).is_ok());
 }

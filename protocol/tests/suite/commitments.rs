@@ -20,6 +20,7 @@ fn answering(tokens: u32, activations: &[(u32, u8)]) -> World {
     let said = (0..tokens).map(|index| Production::Token {
         token: token(index),
         activations: activations.iter().find(|(after, _)| *after == index + 1).map(|(_, n)| committed(*n)),
+        logprobs: None,
     });
     let mut world = World::of(2);
     world.offer(peer(2), vec![text_offer(1)]);
@@ -117,6 +118,7 @@ fn a_segment_that_ends_with_held_back_text_is_not_full_and_has_no_commitment() {
     let tokens = (0..63).map(|index| Production::Token {
         token: token(index),
         activations: (index == 31).then(|| committed(1)),
+        logprobs: None,
     });
     let rest = Production::from(Token { id: None, text: "rest".to_owned() });
     let script = tokens.chain([rest, Production::Finished(Finish::Length)]);

@@ -81,7 +81,7 @@ fn a_provider_that_answers_longer_than_ordered_is_blocked() {
     let mut transcript = crypto::Transcript::new(&job_id(2).0);
     for index in 0..3 {
         let (token, commitment) = (token(index), transcript.push(Some(index), &token(index).text));
-        let frame = Frame::Token { job: job_id(2), index: index.into(), token, commitment };
+        let frame = Frame::Token { job: job_id(2), index: index.into(), token, commitment, logprobs: None };
         world.deliver(peer(1), Event::Frame { from: peer(2), side: Side::Requester, frame });
     }
     assert!(world.blocked(peer(1), peer(2)));
@@ -95,8 +95,8 @@ fn a_token_whose_text_or_id_was_changed_is_caught_at_that_token() {
         protocol::Token { id: None, text: " w3".into() },
     ] {
         let bend = at(3, move |frame| match frame {
-            Frame::Token { job, index, commitment, .. } => {
-                vec![Frame::Token { job, index, token: changed.clone(), commitment }]
+            Frame::Token { job, index, commitment, logprobs, .. } => {
+                vec![Frame::Token { job, index, token: changed.clone(), commitment, logprobs }]
             }
             frame => vec![frame],
         });
@@ -108,9 +108,9 @@ fn a_token_whose_text_or_id_was_changed_is_caught_at_that_token() {
 #[test]
 fn a_wrong_commitment_is_caught_at_that_token() {
     let bend = at(0, |frame| match frame {
-        Frame::Token { job, index, token, .. } => {
+        Frame::Token { job, index, token, logprobs, .. } => {
             let commitment = Commitment(Digest::of("test", b"wrong"));
-            vec![Frame::Token { job, index, token, commitment }]
+            vec![Frame::Token { job, index, token, commitment, logprobs }]
         }
         frame => vec![frame],
     });

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use protocol::event::{Command, InboundId, Production, QueryId, RequestId, RunId, Side, Submission};
 use protocol::message::Start;
 use protocol::peer::Config;
-use protocol::{Event, Evidence, Frame, JobEvent, Message, Output, Peer, Request, Response, Timestamp};
+use protocol::{
+    Event, Evidence, Frame, JobEvent, JobKind, Message, Output, Peer, Request, Response, Timestamp,
+};
 
 use crate::any;
 use crate::values::*;
@@ -52,7 +54,7 @@ fn fair_start() -> BoxedStrategy<Frame> {
                 order.limits = spec().limits;
             }
             let order = Signed::sign(&Network::default(), &key(seed), order).into_signed();
-            Frame::Start(Start { order, input, salt: SALT })
+            Frame::Start(Start { order, input, salt: SALT, constraint: None })
         })
         .boxed()
 }
@@ -213,7 +215,7 @@ proptest! {
         world.submit(crate::values::peer(1), job_id(1), for_peer(crate::values::peer(2)));
         let end = world.finish(job_id(1));
         let honest = |event: &JobEvent| match event {
-            JobEvent::Token { index, token: seen } => *seen == token(*index as u32),
+            JobEvent::Token { index, token: seen, .. } => *seen == token(*index as u32),
             _ => true,
         };
         prop_assert!(world.events(job_id(1)).into_iter().all(honest));
@@ -239,7 +241,15 @@ fn strangers_that_ask_and_never_order_fill_nothing() {
         let requirement = spec().requirement;
         let input = crypto::Digest::of("test", b"input");
         let job = protocol::JobId(name);
-        protocol::Ask { job, requirement, input, input_len: 9, max_tokens: 9, deadline: at.after(60_000) }
+        protocol::Ask {
+            job,
+            kind: JobKind::Generate,
+            requirement,
+            input,
+            input_len: 9,
+            max_tokens: 9,
+            deadline: at.after(60_000),
+        }
     };
     let flood = |peer: &mut Peer| {
         for n in 0..500 {

@@ -6,6 +6,7 @@
 //! | [`market`], [`orders`], [`faults`] | who breaks which rule as bidder, as requester, as provider, and what it costs them |
 //! | [`answers`] | what may be an answer, and what only lengthens the bill |
 //! | [`commitments`] | how an exact engine's digests get into an opening, and stay there |
+//! | [`constraints`], [`chats`], [`scores`] | forms of answers, tools, and how likely tokens are |
 //! | [`limits`] | how sub-jobs share what their root was given |
 //! | [`codec`], [`hostile`] | properties: bytes and events from a generator that wishes us ill |
 //! | [`wire`], [`schemas`], [`spec`] | the written contract: golden vectors, JSON Schemas, the tables of `SPEC.md` |
@@ -16,8 +17,10 @@
 
 mod answers;
 mod any;
+mod chats;
 mod codec;
 mod commitments;
+mod constraints;
 mod faults;
 mod honest;
 mod hostile;
@@ -26,6 +29,7 @@ mod market;
 mod orders;
 mod samples;
 mod schemas;
+mod scores;
 mod spec;
 mod values;
 mod wire;

@@ -5,8 +5,8 @@ use protocol::event::{Command, InboundId, Production, RequestId, Side, Submissio
 use protocol::market::bidder;
 use protocol::message::{Ask, Bid};
 use protocol::{
-    Announcement, Capability, Credits, Event, Evidence, Frame, JobError, JobEvent, JobSpec, Output, Peer,
-    Profile, Request, Response, Timestamp, peer::Config,
+    Announcement, Capability, Credits, Event, Evidence, Frame, JobError, JobEvent, JobKind, JobSpec, Output,
+    Peer, Profile, Request, Response, Timestamp, peer::Config,
 };
 
 use crate::values::*;
@@ -375,6 +375,7 @@ fn two_quotes_for_one_job_hold_one_place_and_a_running_job_cannot_be_quoted_agai
     world.submit(peer(1), job_id(1), spec());
     let ask = |job| Ask {
         job: job_id(job),
+        kind: JobKind::Generate,
         requirement: spec().requirement,
         input: crypto::Digest::of("test", b"input"),
         input_len: 10,
@@ -421,6 +422,7 @@ fn an_announcement_that_has_closed_gets_no_bid() {
     world.offer(peer(2), vec![text_offer(0)]);
     let ask = Ask {
         job: job_id(1),
+        kind: JobKind::Generate,
         requirement: spec().requirement,
         input: crypto::Digest::of("test", b"input"),
         input_len: 10,
@@ -443,6 +445,7 @@ fn the_largest_offer_that_a_profile_may_hold_fits_a_bid() {
     let name = "x".repeat(protocol::AgentOffer::MAX_NAME);
     let list = vec![name.clone(); protocol::AgentOffer::MAX_LIST];
     let mut offer = text_offer(u64::MAX);
+    offer.kinds = JobKind::ALL.to_vec();
     offer.capability = capability(&format!("{}.b", "a".repeat(Capability::MAX_LEN - 2)));
     (offer.agent, offer.languages, offer.modalities, offer.tools) =
         (name.clone(), list.clone(), list.clone(), list);

@@ -7,9 +7,9 @@ use protocol::message::{Ask, Bid, Start};
 use protocol::profile::Versions;
 use protocol::receipt::{SignedStretch, prompt_digest};
 use protocol::{
-    Acknowledgement, AgentOffer, Announcement, ChatMessage, Choosing, Credits, Finish, Frame, Input,
-    JobError, JobKind, JobSpec, Limits, Order, Profile, Receipt, Request, Requirement, Response, Role,
-    Sampling, Segment, Token, Usage,
+    Acknowledgement, AgentOffer, Alternative, Announcement, Chat, ChatMessage, Choosing, Constraint, Credits,
+    Finish, Frame, Input, JobError, JobKind, JobSpec, Limits, Logprobs, Order, Profile, Receipt, Request,
+    Requirement, Response, Role, Sampling, Scores, Segment, Token, Tool, ToolCall, ToolChoice, Usage,
 };
 
 use crate::values::{START, capability, job_id, key, peer, price, text_offer};
@@ -28,10 +28,39 @@ fn salt() -> Salt {
 }
 
 pub(crate) fn input() -> Input {
-    Input::Chat(vec![
-        ChatMessage { role: Role::System, content: "Be brief.".into(), name: None },
-        ChatMessage { role: Role::User, content: "Say hé.".into(), name: Some("ada".into()) },
-    ])
+    let call = ToolCall { id: "call-1".into(), name: "clock".into(), arguments: "{}".into() };
+    let result = ChatMessage::new(Role::Tool, "It is noon.");
+    Input::Chat(Chat {
+        messages: vec![
+            ChatMessage::new(Role::System, "Be brief."),
+            ChatMessage { name: Some("ada".into()), ..ChatMessage::new(Role::User, "Say hé.") },
+            ChatMessage { tool_calls: vec![call], ..ChatMessage::new(Role::Assistant, "") },
+            ChatMessage { tool_call_id: Some("call-1".into()), ..result },
+        ],
+        tools: vec![Tool {
+            name: "clock".into(),
+            description: "What time it is".into(),
+            parameters: r#"{"type":"object"}"#.into(),
+        }],
+        tool_choice: ToolChoice::Named("clock".into()),
+    })
+}
+
+pub(crate) fn constraint() -> Constraint {
+    Constraint::Choices(vec!["yes".into(), "no".into()])
+}
+
+fn alternative(id: u32, logprob: f32) -> Alternative {
+    Alternative { id, text: format!(" w{id}"), logprob }
+}
+
+pub(crate) fn scores() -> Scores {
+    Scores {
+        tokens: vec![1, 7],
+        texts: vec!["Say".into(), " hé".into()],
+        logprobs: vec![None, Some(-1.25)],
+        top: vec![None, Some(vec![alternative(9, -0.5), alternative(7, -1.25)])],
+    }
 }
 
 fn sampling() -> Sampling {
@@ -46,7 +75,8 @@ fn sampling() -> Sampling {
         presence_penalty: 0.25,
         stop: vec!["\n\n".into()],
         seed: 42,
-        choice: 0,
+        choice: 3,
+        logprobs: Some(2),
     }
 }
 
@@ -76,7 +106,7 @@ pub(crate) fn spec() -> JobSpec {
         input: input(),
         sampling: sampling(),
         limits: limits(),
-        constraint: Some(Digest::of_content(b"schema")),
+        constraint: Some(constraint()),
         parent: Some(job_id(9)),
     }
 }
@@ -84,6 +114,7 @@ pub(crate) fn spec() -> JobSpec {
 fn ask() -> Ask {
     Ask {
         job: job_id(1),
+        kind: JobKind::Generate,
         requirement: requirement(),
         input: input().commitment(&salt()),
         input_len: 17,
@@ -213,13 +244,15 @@ pub(crate) fn announcements() -> [(&'static str, Announcement); 1] {
 pub(crate) fn frames() -> [(&'static str, Frame); 8] {
     let job = job_id(1);
     let commitment = transcript(1).commitment();
-    let start = Start { order: order().into_signed(), input: input(), salt: salt() };
+    let constraint = Some(constraint());
+    let start = Start { order: order().into_signed(), input: input(), salt: salt(), constraint };
+    let logprobs = Some(Logprobs { logprob: -1.25, top: vec![alternative(9, -0.5), alternative(0, -1.25)] });
     [
         ("frame-start", Frame::Start(start)),
         ("frame-cancel", Frame::Cancel { job }),
         ("frame-acknowledge", Frame::Acknowledge { job, acknowledgement: acknowledgement().into_signed() }),
         ("frame-progress", Frame::Progress { job, done: 2, of: 5 }),
-        ("frame-token", Frame::Token { job, index: 0, token: token(0), commitment }),
+        ("frame-token", Frame::Token { job, index: 0, token: token(0), commitment, logprobs }),
         ("frame-segment", Frame::Segment { job, segment: segment().into_signed() }),
         ("frame-finish", Frame::Finish { job, receipt: receipt().into_signed() }),
         ("frame-fail", Frame::Fail { job, error: error() }),

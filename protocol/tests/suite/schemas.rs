@@ -2,7 +2,7 @@
 
 use jsonschema::Validator;
 use protocol::error::Report;
-use protocol::{Input, JobError, JobSpec};
+use protocol::{Constraint, Input, JobError, JobSpec};
 use serde_json::{Value, json};
 
 use crate::{any, samples, values};
@@ -74,7 +74,13 @@ fn a_profile_is_described() {
 
 #[test]
 fn a_job_is_described() {
-    knows("job", &serde_json::to_value(samples::spec()).unwrap(), &[]);
+    let optional = [
+        "/input/chat without tools",
+        "/input/chat without tool_choice",
+        "/input/chat/messages/2 without tool_calls",
+        "/input/chat/messages/3 without tool_call_id",
+    ];
+    knows("job", &serde_json::to_value(samples::spec()).unwrap(), &optional);
 }
 
 #[test]
@@ -83,11 +89,29 @@ fn a_job_with_any_input_and_without_anything_optional_is_described() {
     for input in [Input::Json("{}".into()), Input::Text("x".into()), Input::Tokens(vec![1])] {
         accepts(&schema, &serde_json::to_value(JobSpec { input, ..values::spec() }).unwrap());
     }
+    for constraint in
+        [Constraint::Grammar("x".into()), Constraint::JsonSchema("{}".into()), Constraint::Regex("x".into())]
+    {
+        accepts(
+            &schema,
+            &serde_json::to_value(JobSpec { constraint: Some(constraint), ..values::spec() }).unwrap(),
+        );
+    }
     let mut job = serde_json::to_value(values::spec()).unwrap();
     job["input"] = json!({ "text": "x", "json": "{}" });
     assert!(!schema.is_valid(&job), "one input, not two");
     job["input"] = json!({ "image": "x" });
     assert!(!schema.is_valid(&job));
+}
+
+#[test]
+fn a_score_is_described() {
+    let value = serde_json::to_value(samples::scores()).unwrap();
+    let unbounded = ["/logprobs/1 below all", "/top/1/0/logprob below all", "/top/1/1/logprob below all"];
+    knows("score", &value, &unbounded);
+    let mut first = value;
+    first["logprobs"][0] = json!(-1.0);
+    assert!(!schema("score").is_valid(&first), "nothing comes before the first token");
 }
 
 #[test]

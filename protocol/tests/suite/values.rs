@@ -41,6 +41,7 @@ pub(crate) fn offer(capability: &Capability, completion: u64) -> AgentOffer {
     AgentOffer {
         agent: "writer".into(),
         capability: capability.clone(),
+        kinds: vec![JobKind::Generate, JobKind::Score],
         model: Some(ModelOffer {
             name: "tiny".into(),
             digest: Digest::of_content(b"tiny"),

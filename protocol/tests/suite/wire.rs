@@ -95,8 +95,9 @@ fn digests_and_commitments_never_drift() {
     let protocol::Request::Ask(ask) = ask else { panic!("an ask") };
     let receipt = samples::receipt();
     let found = format!(
-        "input-commitment {}\nprompt-1-2-3-4-5 {}\ntranscript-0 {}\ntranscript-32 {}\ntranscript-33 {}\n",
+        "input-commitment {}\nconstraint {}\nprompt-1-2-3-4-5 {}\ntranscript-0 {}\ntranscript-32 {}\ntranscript-33 {}\n",
         ask.input,
+        samples::constraint().digest(),
         receipt.prompt.unwrap(),
         samples::beginning().0,
         samples::segment().commitment.0,

@@ -6,7 +6,7 @@ use crate::host::Disk;
 use crate::scenario::{Group, Offer, Span};
 use crypto::{Digest, SecretKey};
 use protocol::profile::{LatencyClass, Speed};
-use protocol::{AgentOffer, Credits, ModelOffer, Price};
+use protocol::{AgentOffer, Credits, JobKind, ModelOffer, Price};
 
 /// Hosts come up within so many milliseconds.
 const DAWN: u64 = 1000;
@@ -96,6 +96,7 @@ fn draw_offer(chance: &mut Chance, name: &str, offer: &Offer) -> (Vec<AgentOffer
     let offer = AgentOffer {
         agent: name.to_owned(),
         capability: offer.capability.clone(),
+        kinds: vec![JobKind::Generate],
         model: Some(ModelOffer {
             name: offer.model.clone(),
             digest: Digest::of_content(offer.model.as_bytes()),
