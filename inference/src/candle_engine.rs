@@ -218,6 +218,11 @@ fn device() -> Device {
     Device::Cpu
 }
 
+/// The profile that a model would have here.
+pub(crate) fn profile_here() -> String {
+    profile(&device())
+}
+
 fn profile(device: &Device) -> String {
     let arithmetic = match device {
         Device::Cpu => isa_class(),

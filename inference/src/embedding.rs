@@ -26,6 +26,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::gguf::LoadError;
 use crate::kernels::isa_class;
+use crate::model::Outline;
 
 /// What an embedder is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,14 +89,21 @@ impl Embedder {
         loaded.unwrap_or_else(|_| Err(broken("the tokenizer or the weights made the loader panic")))
     }
 
+    /// What the files in a folder say of a model before its weights are read.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn outline(folder: &Path) -> Result<Outline, LoadError> {
+        let config = checked(&bytes_of(&folder.join(CONFIG), MAX_TABLE)?)?;
+        let context = context(&config, &bytes_of(&folder.join(SENTENCES), MAX_TABLE)?)?;
+        let size = std::fs::metadata(folder.join(WEIGHTS)).map_err(LoadError::Io)?.len();
+        Ok(Outline { context, profile: profile(), size })
+    }
+
     fn build(files: Files) -> Result<Self, LoadError> {
         let Files { manifest, config, weights, sentences, tokenizer } = files;
         let config = checked(&config)?;
-        let context = parsed::<Sentences>(SENTENCES, &sentences)?.max_seq_length;
-        let context = context.min(config.max_position_embeddings);
-        if !(MIN_CONTEXT..=MAX_CONTEXT).contains(&context) {
-            return Err(hostile(format!("`max_seq_length` is {context}")));
-        }
+        let context = context(&config, &sentences)?;
         let tokenizer = cutter(&tokenizer, context)?;
         if tokenizer.get_vocab_size(true) > config.vocab_size {
             return Err(broken("there are more tokens than embeddings"));
@@ -104,8 +112,7 @@ impl Embedder {
             VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu).map_err(broken)?;
         let model = BertModel::load(weights, &config).map_err(broken)?;
         let card = EmbedderCard { digest: manifest.digest(), dimensions: config.hidden_size, context };
-        let profile = format!("candle-{CANDLE}/{}/bert-mean-l2", isa_class());
-        let embedder = Self { card, profile, tokenizer, model };
+        let embedder = Self { card, profile: profile(), tokenizer, model };
         // Shapes that do not fit show now and not in front of a user.
         embedder.embed_one("a").map_err(broken)?;
         tracing::info!(digest = %embedder.card.digest, profile = embedder.profile, "embedder loaded");
@@ -195,6 +202,21 @@ impl Files {
         }));
         Ok(Self { manifest, config, weights, sentences, tokenizer })
     }
+}
+
+/// How many tokens of a text are read.
+fn context(config: &Config, sentences: &[u8]) -> Result<usize, LoadError> {
+    let context = parsed::<Sentences>(SENTENCES, sentences)?.max_seq_length;
+    let context = context.min(config.max_position_embeddings);
+    if !(MIN_CONTEXT..=MAX_CONTEXT).contains(&context) {
+        return Err(hostile(format!("`max_seq_length` is {context}")));
+    }
+    Ok(context)
+}
+
+/// The id of all embedders' numerics on this machine.
+fn profile() -> String {
+    format!("candle-{CANDLE}/{}/bert-mean-l2", isa_class())
 }
 
 /// What sentence-transformers says of a model in a file of its own.

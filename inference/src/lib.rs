@@ -99,7 +99,7 @@ pub use engine::{
 };
 pub use generation::{FinishReason, Generation, Step};
 pub use gguf::LoadError;
-pub use model::{Description, EngineChoice, Loading, ModelCard, load, load_exactly, load_with};
+pub use model::{Description, EngineChoice, Loading, ModelCard, Outline, load, load_exactly, load_with};
 pub use replay::{Claim, Replay, ReplayStep, Replaying};
 pub use sample::{Sampling, SamplingError};
 pub use schedule::Tenant;

@@ -3,6 +3,8 @@
 //! The file is looked at ([`gguf`]), hashed, and described: what it is, its tokens, its chat template. Then the engine
 //! that fits is chosen: the exact one where it knows the family, candle's models where it does not.
 
+mod outline;
+
 use std::any::Any;
 use std::fmt;
 use std::fs::File;
@@ -23,6 +25,8 @@ use crate::engine::Engine;
 use crate::exact::{self, Dimensions, ExactModel, Kernel, Unfit};
 use crate::gguf::{self, LoadError};
 use crate::tokens::Vocabulary;
+
+pub use outline::Outline;
 
 /// What a model is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use inference::{Engine, Request, Step};
 use node::agents::Agents;
 use node::agents::model::{self, ModelAgent};
 use node::config::DEFAULT_MODEL;
-use node::hosting::Host;
+use node::hosting::{Host, Resources};
 use node::models::{Bar, Models};
 use node::request::JobRequest;
 use protocol::{Capability, Price};
@@ -28,8 +28,8 @@ const DEMOS: usize = 5;
 /// Measures and reports.
 pub(crate) async fn run(as_json: bool) -> Result<(), Failed> {
     let models = Models::from_env()?.offline();
-    let loaded = Host::new(&models, &Bar::new(), 1).model(DEFAULT_MODEL).await?;
-    let engine = Arc::clone(loaded.worker.engine());
+    let loaded = Host::new(&models, &Bar::new(), Resources::default()).model(DEFAULT_MODEL).await?;
+    let engine = Arc::clone(loaded.lease().await?.worker()?.engine());
     let mut agents = Agents::default();
     agents.host(Arc::new(ModelAgent::new(loaded, Capability::text_generation(), Price::default())));
     let pair = Pair::meet(agents).await?;

@@ -5,11 +5,14 @@
 //!
 //! ```toml
 //! bootstrap = ["/dns4/seed.example/tcp/5263"]
+//! memory = "8GiB"          # for all models with their caches; three quarters of the machine's by default
+//! idle_unload_s = 3600     # a model without a job for so long leaves memory; by default when another needs the room
 //!
 //! [[agent]]
 //! capability = "code.generation"
 //! model = "smollm2"
 //! system = "You write short programs."
+//! public_system = true     # it is no secret: what was computed of it is reused among requesters
 //!
 //! [[agent]]
 //! capability = "text.embedding"
@@ -20,6 +23,8 @@
 //! upstream = { url = "https://api.example/v1", model = "big-one", key_env = "BIG_ONE_KEY" }
 //! ```
 
+pub mod memory;
+
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -28,6 +33,7 @@ use crypto::Network;
 use protocol::{Capability, Credits, Price};
 use serde::Deserialize;
 
+pub use self::memory::Memory;
 use crate::failure::{Class, Failure};
 use crate::net::Address;
 
@@ -66,6 +72,10 @@ pub struct Settings {
     pub slots: Option<usize>,
     /// Threads of the exact engine, for each model; one for each core unless told otherwise.
     pub threads: Option<NonZeroUsize>,
+    /// What all models in memory may take together, with their caches; [`Memory::of_machine`] unless told otherwise.
+    pub memory: Option<Memory>,
+    /// Seconds without a job after which a model leaves memory; never unless told otherwise, but for others.
+    pub idle_unload_s: Option<u64>,
     /// Agents.
     pub agent: Vec<AgentSettings>,
 }
@@ -86,6 +96,10 @@ pub struct AgentSettings {
     pub upstream: Option<UpstreamSettings>,
     /// Put before chats that bring no system prompt.
     pub system: Option<String>,
+    /// Whether `system` is no secret. Then what was computed of it for one requester serves the next one too, who could
+    /// learn from the time that saves what it begins with.
+    #[serde(default)]
+    pub public_system: bool,
     /// For 1000 tokens of the prompt, in micro-credits.
     #[serde(default)]
     pub price_prompt: u64,
@@ -145,6 +159,8 @@ impl Settings {
             price_completion: self.price_completion.or(file.price_completion),
             slots: self.slots.or(file.slots),
             threads: self.threads.or(file.threads),
+            memory: self.memory.or(file.memory),
+            idle_unload_s: self.idle_unload_s.or(file.idle_unload_s),
             agent: list(self.agent, file.agent),
         }
     }
@@ -185,6 +201,7 @@ impl Settings {
             capability,
             backend: backend.clone(),
             system: None,
+            public_system: false,
             price,
         };
         Ok(capabilities.into_iter().map(plan).collect())
@@ -205,6 +222,8 @@ pub struct AgentPlan {
     pub backend: Backend,
     /// Its system prompt.
     pub system: Option<String>,
+    /// Whether that is no secret.
+    pub public_system: bool,
     /// What it asks.
     pub price: Price,
 }
@@ -236,11 +255,19 @@ impl AgentSettings {
             let what = format!("agent `{}`: a system prompt goes with a model only", self.capability);
             return Err(Failure::new(Class::Usage, what));
         }
+        if self.public_system && self.system.is_none() {
+            let what = format!(
+                "agent `{}`: public_system is about a system prompt: write one, or leave it out",
+                self.capability
+            );
+            return Err(Failure::new(Class::Usage, what));
+        }
         Ok(AgentPlan {
             name: self.name.clone(),
             capability: Some(self.capability.clone()),
             backend,
             system: self.system.clone(),
+            public_system: self.public_system,
             price: Price { prompt: Credits(self.price_prompt), completion: Credits(self.price_completion) },
         })
     }
@@ -301,6 +328,28 @@ mod tests {
         assert_eq!(over.threads, NonZeroUsize::new(1));
         assert_eq!(settings("").over(settings("threads = 3")).threads, NonZeroUsize::new(3));
         assert!(toml::from_str::<Settings>("threads = 0").is_err());
+    }
+
+    #[test]
+    fn memory_of_a_flag_beats_that_of_the_file_and_none_is_refused() {
+        let said = |text: &str| settings(text).memory.map(Memory::bytes);
+        assert_eq!(
+            (said("memory = \"2GiB\""), said("memory = 4096"), said("")),
+            (Some(2 << 30), Some(4096), None)
+        );
+        let over = settings("memory = 1\nidle_unload_s = 5").over(settings("memory = 2\nidle_unload_s = 6"));
+        assert_eq!((over.memory.map(Memory::bytes), over.idle_unload_s), (Some(1), Some(5)));
+        let refused = toml::from_str::<Settings>("memory = \"much\"").unwrap_err();
+        assert!(refused.to_string().contains("GiB"), "{refused}");
+    }
+
+    #[test]
+    fn only_a_system_prompt_that_there_is_can_be_public() {
+        let model = |more: &str| format!("[[agent]]\ncapability = \"a\"\nmodel = \"smollm2\"\n{more}");
+        let plans = |more: &str| settings(&model(more)).agents();
+        assert!(plans("system = \"Be brief.\"\npublic_system = true").unwrap()[0].public_system);
+        assert!(!plans("system = \"Be brief.\"").unwrap()[0].public_system);
+        assert_eq!(plans("public_system = true").unwrap_err().class, Class::Usage);
     }
 
     #[test]

@@ -129,6 +129,10 @@ impl Driver {
                 // An asker that is gone needs no answer.
                 let _ = reply.send(self.known(now));
             }
+            Command::Offer => {
+                let offers = event::Command::Offer(self.agents.offers());
+                self.peer.handle(now, Event::Command(offers));
+            }
             Command::Submit(submission, subscriber) => {
                 self.state.subscribers.insert(submission.job, subscriber);
                 self.peer.handle(now, Event::Command(event::Command::Submit(*submission)));

@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Cancel(JobId),
     Find(Option<Capability>, oneshot::Sender<Vec<Verified<Profile>>>),
     Known(oneshot::Sender<Vec<KnownPeer>>),
+    Offer,
     Submit(Box<Submission>, mpsc::Sender<JobEvent>),
 }
 
@@ -87,6 +88,14 @@ impl NodeHandle {
         let busy = |_| JobError::Busy { retry_after_ms: 100 };
         self.commands.try_send(Command::Submit(submission, events)).map_err(busy)?;
         Ok(JobStream { job, events: stream, commands: self.commands.clone(), over: false })
+    }
+
+    /// Tells the mesh again what the peer's agents offer, after one of them has changed.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn offer_again(&self) -> Result<(), Unavailable> {
+        self.commands.try_send(Command::Offer).map_err(|_| Unavailable)
     }
 
     /// Fresh profiles of peers that offer a capability; of all peers with anything on offer where there is none.

@@ -1,62 +1,124 @@
-//! From plans to agents: models are fetched, loaded once each, measured, and put to work.
+//! From plans to agents: models are fetched and looked at, those that fit are loaded, and all are put to work.
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | [`residency`] | which models are in memory: a pure machine |
+//! | [`library`] | the same, done: leases, loads, unloads |
+//! | [`volume`] | one model: its size, what it offers, how it is loaded |
+//! | [`speeds`] | how fast models were here, across starts |
+
+pub mod library;
+pub mod residency;
+pub mod speeds;
+pub mod volume;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use inference::{Embedder, LoadError, Worker};
-use protocol::{AgentOffer, Capability, Profile};
+use protocol::{AgentOffer, Capability, JobError, Profile};
 
+use self::library::{Hosted, LeaseError, Library};
+use self::residency::Policy;
+use self::speeds::Speeds;
+use self::volume::Volume;
 use crate::agents::echo::Echo;
-use crate::agents::embedder::{self, EmbedderAgent};
-use crate::agents::model::{self, Loaded, ModelAgent};
+use crate::agents::embedder::EmbedderAgent;
+use crate::agents::model::ModelAgent;
 use crate::agents::upstream::{ApiKey, Server, Upstream};
 use crate::agents::{Agent, Agents};
-use crate::config::{AgentPlan, Backend, UpstreamSettings};
+use crate::config::{AgentPlan, Backend, Memory, UpstreamSettings};
 use crate::failure::{Class, Failure};
-use crate::models::{Form, ModelFile, Models, Progress};
+use crate::models::{Form, Models, Progress};
 use crate::request::kind_of;
 
 /// Jobs that wait for a model beyond those that run: as many as the market promises places for.
 pub const QUEUE: usize = 64;
 
-/// Loads what agents need; a model that several agents share is loaded once.
+/// What models may have of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Resources {
+    /// Jobs that each model runs at once.
+    pub slots: usize,
+    /// Threads of each model on the exact engine; one for each core where nobody said.
+    pub threads: Option<NonZeroUsize>,
+    /// What all models in memory take together at most, with their caches.
+    pub memory: Memory,
+    /// How long a model stays in memory without a job although nobody needs the room; for ever where nobody said.
+    pub idle_unload: Option<Duration>,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { slots: 1, threads: None, memory: Memory::UNLIMITED, idle_unload: None }
+    }
+}
+
+impl Resources {
+    /// How many threads each model has.
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+
+    fn policy(&self) -> Policy {
+        let millis = |idle: Duration| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        Policy { memory: self.memory.bytes(), idle_unload: self.idle_unload.map(millis) }
+    }
+}
+
+/// Brings models to agents. Those that fit the memory together are loaded at once, in the order in which they are asked for,
+/// so that the first job finds its model ready; the others with their first job.
 #[derive(Debug)]
 pub struct Host<'a> {
     models: &'a Models,
     progress: &'a dyn Progress,
-    slots: usize,
-    threads: Option<NonZeroUsize>,
-    loaded: BTreeMap<String, Engine>,
-}
-
-/// A model that was loaded.
-#[derive(Clone, Debug)]
-enum Engine {
-    Embedder(embedder::Loaded),
-    Language(Loaded),
+    resources: Resources,
+    speeds: Arc<Speeds>,
+    library: Library,
+    hosted: BTreeMap<String, Hosted>,
+    /// Bytes that are not promised to a model that was loaded at once.
+    left: u64,
 }
 
 impl<'a> Host<'a> {
-    /// A host whose models run `slots` jobs at once each.
-    pub fn new(models: &'a Models, progress: &'a dyn Progress, slots: usize) -> Self {
-        Self { models, progress, slots, threads: None, loaded: BTreeMap::new() }
+    /// A host with an empty library, whose task runs on the current runtime.
+    pub fn new(models: &'a Models, progress: &'a dyn Progress, resources: Resources) -> Self {
+        let (library, left) = (Library::open(resources.policy()), resources.memory.bytes());
+        let (speeds, hosted) = (Arc::default(), BTreeMap::new());
+        Self { models, progress, resources, speeds, library, hosted, left }
     }
 
-    /// The same with so many threads for each language model instead of one for each core.
+    /// The same with the speeds of earlier starts in a file.
     #[must_use]
-    pub fn with_threads(self, threads: Option<NonZeroUsize>) -> Self {
-        Self { threads, ..self }
+    pub fn with_speeds(self, file: PathBuf) -> Self {
+        Self { speeds: Arc::new(Speeds::open(file)), ..self }
     }
 
-    /// All agents of a peer.
+    /// The library that the agents share.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// All agents of a peer. One whose model is damaged is left out and told of, if another one is left.
     ///
     /// # Errors
     /// [`Failure`] of the class `Model` or `Usage`.
     pub async fn host(&mut self, plans: Vec<AgentPlan>) -> Result<Agents, Failure> {
         let mut agents = Agents::default();
+        let mut damage = None;
         for plan in plans {
-            let agent = self.agent(plan).await?;
+            let agent = match self.agent(plan).await {
+                Ok(agent) => agent,
+                Err(Unhosted::Damaged(failure)) => {
+                    tracing::warn!(%failure, "an agent is left out");
+                    damage.get_or_insert(failure);
+                    continue;
+                }
+                Err(Unhosted::Failed(failure)) => return Err(failure),
+            };
             let AgentOffer { agent: name, capability, .. } = agent.offer();
             if kind_of(&capability) != agent.kind() {
                 let what = format!("the agent `{name}` would get jobs that it cannot do");
@@ -69,6 +131,9 @@ impl<'a> Host<'a> {
                 return Err(Failure::new(Class::Usage, what));
             }
             agents.host(agent);
+        }
+        if let Some(failure) = damage.filter(|_| agents.offers().is_empty()) {
+            return Err(failure);
         }
         if !Profile::fits(&agents.offers()) {
             let what = format!(
@@ -84,28 +149,32 @@ impl<'a> Host<'a> {
         Ok(agents)
     }
 
-    async fn agent(&mut self, plan: AgentPlan) -> Result<Arc<dyn Agent>, Failure> {
-        let AgentPlan { name, capability, backend, system, price } = plan;
+    async fn agent(&mut self, plan: AgentPlan) -> Result<Arc<dyn Agent>, Unhosted> {
+        let AgentPlan { name, capability, backend, system, public_system, price } = plan;
         Ok(match backend {
             Backend::Echo(rate) => {
                 let capability = capability.unwrap_or_else(Capability::text_generation);
                 Arc::new(Echo::new(capability, price, rate).named(name))
             }
-            Backend::Model(selector) => match self.engine(&selector).await? {
-                Engine::Embedder(_) if system.is_some() => {
-                    let what =
-                        format!("`{selector}` makes vectors, which need no system prompt: leave it out");
-                    return Err(Failure::new(Class::Usage, what));
+            Backend::Model(selector) => {
+                let hosted = self.hosted(&selector).await?;
+                match hosted.volume().form() {
+                    Form::Folder if system.is_some() => {
+                        let what =
+                            format!("`{selector}` makes vectors, which need no system prompt: leave it out");
+                        return Err(Failure::new(Class::Usage, what).into());
+                    }
+                    Form::Folder => {
+                        let capability = capability.unwrap_or_else(Capability::text_embedding);
+                        Arc::new(EmbedderAgent::new(hosted, capability, price).named(name))
+                    }
+                    Form::Gguf => {
+                        let capability = capability.unwrap_or_else(Capability::text_generation);
+                        let agent = ModelAgent::new(hosted, capability, price).named(name);
+                        Arc::new(agent.with_system(system).with_public_system(public_system))
+                    }
                 }
-                Engine::Embedder(loaded) => {
-                    let capability = capability.unwrap_or_else(Capability::text_embedding);
-                    Arc::new(EmbedderAgent::new(loaded, capability, price).named(name))
-                }
-                Engine::Language(loaded) => {
-                    let capability = capability.unwrap_or_else(Capability::text_generation);
-                    Arc::new(ModelAgent::new(loaded, capability, price).named(name).with_system(system))
-                }
-            },
+            }
             Backend::Upstream(settings) => {
                 let capability = capability.unwrap_or_else(Capability::text_generation);
                 let server = server(settings)?;
@@ -115,48 +184,86 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// A model that generates: fetched, loaded, measured.
+    /// A model that generates: fetched, and loaded if it fits.
     ///
     /// # Errors
-    /// [`Failure`] of the class `Model`.
-    pub async fn model(&mut self, selector: &str) -> Result<Loaded, Failure> {
-        match self.engine(selector).await? {
-            Engine::Language(loaded) => Ok(loaded),
-            Engine::Embedder(_) => {
-                let what = format!("`{selector}` makes vectors and no text: take a model that generates");
-                Err(Failure::new(Class::Model, what))
-            }
+    /// [`Failure`] of the class `Model` or `Usage`.
+    pub async fn model(&mut self, selector: &str) -> Result<Hosted, Failure> {
+        let hosted = self.hosted(selector).await.map_err(Unhosted::into_failure)?;
+        if hosted.volume().form() == Form::Folder {
+            let what = format!("`{selector}` makes vectors and no text: take a model that generates");
+            return Err(Failure::new(Class::Model, what));
         }
+        Ok(hosted)
     }
 
-    async fn engine(&mut self, selector: &str) -> Result<Engine, Failure> {
-        if let Some(loaded) = self.loaded.get(selector) {
-            return Ok(loaded.clone());
+    async fn hosted(&mut self, selector: &str) -> Result<Hosted, Unhosted> {
+        if let Some(hosted) = self.hosted.get(selector) {
+            return Ok(hosted.clone());
         }
+        let volume = self.volume(selector).await?;
+        let (digest, memory) = (volume.digest(), volume.memory());
+        let shared = self.hosted.values().any(|hosted| hosted.volume().digest() == digest);
+        let too_large = Failure::new(Class::Usage, self.too_large(selector, &volume));
+        let hosted = self.library.enrol(volume).await.map_err(|_| too_large)?;
+        if !shared && memory <= self.left {
+            self.left -= memory;
+            self.speeds.forget(&digest);
+            hosted.lease().await.map_err(|error| Unhosted::of_lease(&hosted, error))?;
+        }
+        self.hosted.insert(selector.to_owned(), hosted.clone());
+        Ok(hosted)
+    }
+
+    /// A model's files, looked at but not loaded.
+    async fn volume(&self, selector: &str) -> Result<Volume, Unhosted> {
         let file = self.models.obtain(selector, self.progress).await.map_err(Failure::of(Class::Model))?;
-        let (path, slots, threads) = (file.path.clone(), self.slots, self.threads);
-        let loaded = tokio::task::spawn_blocking(move || match file.form {
-            Form::Folder => load_embedder(file),
-            Form::Gguf => load_language(file, slots, threads),
-        });
-        let loaded = loaded.await.map_err(Failure::of(Class::Internal))?;
-        let loaded = loaded.map_err(|error| Failure::of_load(&path, &error))?;
-        self.loaded.insert(selector.to_owned(), loaded.clone());
-        Ok(loaded)
+        let (path, resources, speeds) = (file.path.clone(), self.resources, Arc::clone(&self.speeds));
+        let opened = tokio::task::spawn_blocking(move || Volume::open(file, resources, speeds)).await;
+        let opened = opened.map_err(Failure::of(Class::Internal))?;
+        opened.map_err(|error| Unhosted::Damaged(Failure::of_load(&path, &error)))
+    }
+
+    fn too_large(&self, selector: &str, volume: &Volume) -> String {
+        let needs = Memory::of_bytes(volume.memory()).unwrap_or(Memory::UNLIMITED);
+        let limit = self.resources.memory;
+        format!(
+            "`{selector}` takes some {needs} of memory, and all models may have {limit} together: raise --memory if the machine has more, or take a smaller model or quantisation"
+        )
     }
 }
 
-fn load_embedder(file: ModelFile) -> Result<Engine, LoadError> {
-    let embedder = Arc::new(Embedder::load(&file.path)?);
-    let speed = embedder::measure(&embedder);
-    Ok(Engine::Embedder(embedder::Loaded { name: file.name, embedder, speed }))
+/// Why there is no agent.
+#[derive(Debug)]
+enum Unhosted {
+    /// Its model is no good; other agents may be.
+    Damaged(Failure),
+    /// Something that whoever typed it has to mend.
+    Failed(Failure),
 }
 
-fn load_language(file: ModelFile, slots: usize, threads: Option<NonZeroUsize>) -> Result<Engine, LoadError> {
-    let engine = model::load(&file.path, threads)?;
-    let speed = model::measure(engine.as_ref());
-    let worker = Worker::start(engine, slots, QUEUE).map_err(LoadError::Io)?;
-    Ok(Engine::Language(Loaded { name: file.name, worker, speed }))
+impl Unhosted {
+    fn of_lease(hosted: &Hosted, error: LeaseError) -> Self {
+        match error {
+            LeaseError::Load(error) => match Failure::of_load(hosted.volume().path(), &error) {
+                failure if failure.class == Class::Model => Self::Damaged(failure),
+                failure => Self::Failed(failure),
+            },
+            other => Self::Failed(JobError::from(other).into()),
+        }
+    }
+
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Damaged(failure) | Self::Failed(failure) => failure,
+        }
+    }
+}
+
+impl From<Failure> for Unhosted {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 fn server(settings: UpstreamSettings) -> Result<Server, Failure> {
@@ -168,3 +275,6 @@ fn server(settings: UpstreamSettings) -> Result<Server, Failure> {
     };
     Ok(Server { api_key: key_env.map(key).transpose()?, base_url: url.clone(), model })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,48 +9,30 @@ use inference::Embedder;
 use protocol::error::Feature;
 use protocol::profile::LatencyClass;
 use protocol::receipt::prompt_digest;
-use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, ModelOffer, Price, Speed, Token};
+use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, Price, Speed, Token};
 use tokio::sync::Semaphore;
 
 use super::{Agent, Context, Job, Running, offer_with};
+use crate::hosting::library::Hosted;
+use crate::hosting::volume::Resident;
 
 /// Texts that are read at once. Each keeps all cores busy, so more would only need more memory; the market bounds how many
 /// wait.
 const AT_ONCE: usize = 2;
 
-/// An embedder at hand, and how fast it is.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// For people.
-    pub name: String,
-    /// What computes.
-    pub embedder: Arc<Embedder>,
-    /// Measured when it was loaded.
-    pub speed: Speed,
-}
-
 /// An agent that makes vectors.
 #[derive(Clone, Debug)]
 pub struct EmbedderAgent {
     offer: AgentOffer,
-    embedder: Arc<Embedder>,
+    model: Hosted,
     working: Arc<Semaphore>,
 }
 
 impl EmbedderAgent {
-    /// An agent that embeds with the loaded model under `capability`.
-    pub fn new(loaded: Loaded, capability: Capability, price: Price) -> Self {
-        let Loaded { name, embedder, speed } = loaded;
-        let card = embedder.card();
-        let model = ModelOffer {
-            name,
-            digest: card.digest,
-            manifest: true,
-            engine: embedder.profile().to_owned(),
-            context: u32::try_from(card.context).unwrap_or(u32::MAX),
-        };
-        let offer = offer_with(model, capability, price, speed);
-        Self { offer, embedder, working: Arc::new(Semaphore::new(AT_ONCE)) }
+    /// An agent that embeds with this model under `capability`.
+    pub fn new(model: Hosted, capability: Capability, price: Price) -> Self {
+        let offer = offer_with(model.volume().offer(), capability, price, model.speed());
+        Self { offer, model, working: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// The same under another name.
@@ -64,15 +46,18 @@ impl EmbedderAgent {
         let Input::Text(text) = job.input else {
             return Err(JobError::Unsupported { feature: Feature::Input });
         };
-        let embedder = Arc::clone(&self.embedder);
-        // The permit goes with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
+        let lease = self.model.lease().await?;
+        // Permit and lease go with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
         let permit = Arc::clone(&self.working).acquire_owned().await.map_err(|_| JobError::Engine)?;
         let embedded = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            embedder.embed(&[&text])
+            match lease.resident() {
+                Resident::Embedder(embedder) => embedder.embed(&[&text]).ok(),
+                Resident::Language(_) => None,
+            }
         });
         let embedded = embedded.await.map_err(|_| JobError::Engine)?;
-        let embedding = embedded.ok().and_then(|mut all| all.pop()).ok_or(JobError::Engine)?;
+        let embedding = embedded.and_then(|mut all| all.pop()).ok_or(JobError::Engine)?;
         let read = u32::try_from(embedding.tokens.len()).unwrap_or(u32::MAX);
         context.prompt(read, prompt_digest(&embedding.tokens), 0).await;
 
@@ -90,7 +75,7 @@ impl EmbedderAgent {
 
 impl Agent for EmbedderAgent {
     fn offer(&self) -> AgentOffer {
-        self.offer.clone()
+        AgentOffer { speed: self.model.speed(), ..self.offer.clone() }
     }
 
     fn kind(&self) -> JobKind {

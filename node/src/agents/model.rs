@@ -4,23 +4,24 @@
 //! told, and steps become tokens. The worker's sink never blocks: a full channel hands the step back, and the worker
 //! offers it again.
 
+pub mod public;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use inference::{
-    Chat, FinishReason, Flow, LoadError, Loading, Prompt, PromptError, Request, Step, SubmitError, Worker,
+    Chat, FinishReason, Flow, LoadError, Loading, Prompt, PromptError, Request, Step, SubmitError,
 };
 use inference::{Event as Work, GenerateError};
 use protocol::profile::LatencyClass;
 use protocol::receipt::prompt_digest;
-use protocol::{
-    AgentOffer, Capability, ChatMessage, Finish, Input, JobError, ModelOffer, Price, Role, Speed, Token,
-};
+use protocol::{AgentOffer, Capability, ChatMessage, Finish, Input, JobError, Price, Role, Speed, Token};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Agent, Context, Job, Running, offer_with};
 use crate::clock;
+use crate::hosting::library::{Hosted, Lease};
 
 /// Steps between the worker and the agent's task. The worker is slowed down beyond it, not the other jobs.
 const STEPS: usize = 16;
@@ -29,47 +30,34 @@ const RENDERINGS: usize = 2;
 /// A busy worker has a place again after about this long.
 const RETRY_AFTER_MS: u64 = 2_000;
 
-/// A model at work.
-#[derive(Clone, Debug)]
-pub struct Loaded {
-    /// For people.
-    pub name: String,
-    /// The thread that computes.
-    pub worker: Worker,
-    /// What it measured when it started.
-    pub speed: Speed,
-}
-
 /// A model with a system prompt.
 #[derive(Clone, Debug)]
 pub struct ModelAgent {
     offer: AgentOffer,
-    worker: Worker,
+    model: Hosted,
     system: Option<String>,
+    public_system: bool,
     rendering: Arc<Semaphore>,
 }
 
 impl ModelAgent {
-    /// An agent that answers with the worker's model under `capability`.
-    pub fn new(loaded: Loaded, capability: Capability, price: Price) -> Self {
-        let Loaded { name, worker, speed } = loaded;
-        let engine = worker.engine();
-        let card = engine.card();
-        let model = ModelOffer {
-            name,
-            digest: card.digest,
-            manifest: false,
-            engine: engine.profile().to_owned(),
-            context: u32::try_from(card.context).unwrap_or(u32::MAX),
-        };
-        let offer = offer_with(model, capability, price, speed);
-        Self { offer, worker, system: None, rendering: Arc::new(Semaphore::new(RENDERINGS)) }
+    /// An agent that answers with this model under `capability`.
+    pub fn new(model: Hosted, capability: Capability, price: Price) -> Self {
+        let offer = offer_with(model.volume().offer(), capability, price, model.speed());
+        let rendering = Arc::new(Semaphore::new(RENDERINGS));
+        Self { offer, model, system: None, public_system: false, rendering }
     }
 
     /// The same with a system prompt, put before chats that bring none.
     #[must_use]
     pub fn with_system(self, system: Option<String>) -> Self {
         Self { system, ..self }
+    }
+
+    /// The same, with a system prompt that is no secret: what is computed of it is reused among requesters ([`public`]).
+    #[must_use]
+    pub fn with_public_system(self, public_system: bool) -> Self {
+        Self { public_system, ..self }
     }
 
     /// The same under another name.
@@ -81,20 +69,26 @@ impl ModelAgent {
 
     async fn answer(&self, job: Job, context: Context) -> Result<Finish, JobError> {
         let template_time = clock::now().0 / 1000;
-        let input = with_system(job.input, self.system.as_deref());
-        let tokens = self.render(&input, template_time).await?;
+        let (input, own_system) = with_system(job.input, self.system.as_deref());
+        // What no model of this kind could read is no reason to load one.
+        let prompt = prompt(&input, template_time)?;
+        let lease = self.model.lease().await?;
+        let public = self.system.clone().filter(|_| own_system && self.public_system);
+        let Rendered { tokens, public } = self.render(&lease, prompt, public).await?;
         let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         context.prompt(count, prompt_digest(&tokens), template_time).await;
+        tracing::trace!(tokens = count, public, "a prompt was rendered");
 
         let (steps, mut taken) = mpsc::channel(STEPS);
         let sampling = sampling(&job.order.sampling);
         let request = inference::Job::Generate(Request::new(tokens, sampling));
-        self.worker.try_submit(request, Box::new(move |event| forward(&steps, event))).map_err(|error| {
-            match error {
-                SubmitError::Busy => JobError::Busy { retry_after_ms: RETRY_AFTER_MS },
-                SubmitError::Stopped => JobError::Engine,
-            }
-        })?;
+        // The worker has the sink as long as it works for this job, which may be a step longer than anybody waits.
+        let hold = lease.hold();
+        let sink = Box::new(move |event| {
+            let _in_memory = &hold;
+            forward(&steps, event)
+        });
+        lease.worker()?.try_submit(request, sink).map_err(refused)?;
         while let Some(event) = taken.recv().await {
             match event {
                 Work::Step(Step::Prefilled { done, of }) => context.progress(done, of).await,
@@ -114,23 +108,43 @@ impl ModelAgent {
         Err(JobError::Engine)
     }
 
-    /// Renders and tokenises off the runtime's threads: a megabyte of prompt takes a while.
-    async fn render(&self, input: &Input, template_time: u64) -> Result<Vec<u32>, JobError> {
-        let (engine, prompt) = (Arc::clone(self.worker.engine()), prompt(input, template_time)?);
-        // The permit goes with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
+    /// Renders and tokenises off the runtime's threads: a megabyte of prompt takes a while. `public` is the system prompt
+    /// that the chat begins with, where that is no secret.
+    async fn render(
+        &self,
+        lease: &Lease,
+        prompt: Prompt,
+        public: Option<String>,
+    ) -> Result<Rendered, JobError> {
+        let (engine, hold) = (Arc::clone(lease.worker()?.engine()), lease.hold());
+        // Permit and hold go with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
         let permit = Arc::clone(&self.rendering).acquire_owned().await.map_err(|_| JobError::Engine)?;
         let rendered = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            engine.prompt(&prompt)
+            let _held = (permit, hold);
+            let tokens = engine.prompt(&prompt)?;
+            let public = match (&prompt, public) {
+                (Prompt::Chat(chat), Some(system)) => {
+                    public::prefix(engine.as_ref(), &system, chat.now, &tokens)
+                }
+                _ => 0,
+            };
+            Ok(Rendered { tokens, public })
         })
         .await;
         rendered.map_err(|_| JobError::Engine)?.map_err(|error| refusal(&error))
     }
 }
 
+/// A prompt as the model reads it.
+struct Rendered {
+    tokens: Vec<u32>,
+    /// How many of the first tokens are nobody's secret.
+    public: usize,
+}
+
 impl Agent for ModelAgent {
     fn offer(&self) -> AgentOffer {
-        self.offer.clone()
+        AgentOffer { speed: self.model.speed(), ..self.offer.clone() }
     }
 
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
@@ -209,13 +223,21 @@ fn forward(steps: &mpsc::Sender<Work>, event: Work) -> Flow {
     }
 }
 
-fn with_system(input: Input, system: Option<&str>) -> Input {
+/// The input with the agent's system prompt, and whether it has it: a chat that brings its own keeps that.
+fn with_system(input: Input, system: Option<&str>) -> (Input, bool) {
     match (input, system) {
         (Input::Chat(mut messages), Some(system)) if messages.iter().all(|m| m.role != Role::System) => {
             messages.insert(0, ChatMessage { role: Role::System, content: system.to_owned(), name: None });
-            Input::Chat(messages)
+            (Input::Chat(messages), true)
         }
-        (input, _) => input,
+        (input, _) => (input, false),
+    }
+}
+
+fn refused(error: SubmitError) -> JobError {
+    match error {
+        SubmitError::Busy => JobError::Busy { retry_after_ms: RETRY_AFTER_MS },
+        SubmitError::Stopped => JobError::Engine,
     }
 }
 

@@ -7,18 +7,19 @@ use std::time::Instant;
 use clap::Args;
 use crypto::{PeerId, SecretKey};
 use inference::Engine;
-use protocol::{Capability, Price, peer};
+use protocol::{Capability, JobError, Price, peer};
 use serde_json::json;
 
 use super::print::{self, Style, styled};
 use super::{Common, session};
 use crate::agents::Agents;
-use crate::agents::model::{Loaded, ModelAgent};
+use crate::agents::model::ModelAgent;
 use crate::api::control;
 use crate::clock;
 use crate::config::DEFAULT_MODEL;
 use crate::failure::{Class, Failure};
-use crate::hosting::Host;
+use crate::hosting::library::Hosted;
+use crate::hosting::{Host, Resources};
 use crate::journal::Journal;
 use crate::models::{Bar, Models};
 use crate::net::Address;
@@ -78,8 +79,8 @@ impl Demo {
         talk.title("Llamesh demo: three peers on this machine")?;
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
         // Each provider reads the model for itself, so that the audit is not by what it audits.
-        let answering = Host::new(&models, &Bar::new(), 1).model(&self.model).await?;
-        let auditing = Host::new(&models, &Bar::new(), 1).model(&self.model).await?;
+        let answering = Host::new(&models, &Bar::new(), Resources::default()).model(&self.model).await?;
+        let auditing = Host::new(&models, &Bar::new(), Resources::default()).model(&self.model).await?;
         let began = Instant::now();
         let stage = Stage::build([answering, auditing], dir.receipts(), talk).await?;
         let meeting_ms = began.elapsed().as_millis();
@@ -92,15 +93,15 @@ impl Demo {
 
 impl Stage {
     /// Starts three peers and waits until the asker sees both providers.
-    async fn build(models: [Loaded; 2], receipts: std::path::PathBuf, talk: Talk) -> Result<Self, Failure> {
+    async fn build(models: [Hosted; 2], receipts: std::path::PathBuf, talk: Talk) -> Result<Self, Failure> {
         let asker = start(Agents::default(), Vec::new(), Some(receipts)).await?;
         let snapshot = asker.handle().snapshot().await.map_err(session::busy)?;
         let bootstrap: Vec<Address> = snapshot.listening.iter().map(|a| a.with_peer(&snapshot.me)).collect();
         talk.row("peer 1", &format!("{}  asks, has no model", snapshot.me))?;
         let mut providers = Vec::new();
         for (number, model) in (2..).zip(models) {
-            let engine = Arc::clone(model.worker.engine());
-            let name = model.name.clone();
+            let engine = Arc::clone(model.lease().await.map_err(JobError::from)?.worker()?.engine());
+            let name = model.volume().name().to_owned();
             let mut agents = Agents::default();
             let agent = ModelAgent::new(model, Capability::text_generation(), Price::default());
             agents.host(Arc::new(agent));

@@ -1,20 +1,24 @@
 //! `llamesh up`: a peer, until it is told to stop.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use protocol::{Capability, peer};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Common, print};
+use crate::agents::Agents;
 use crate::api::{Api, Server};
-use crate::config::{self, Settings};
+use crate::config::{self, Memory, Settings};
 use crate::datadir::Held;
 use crate::failure::{Class, Failure};
-use crate::hosting::Host;
+use crate::handle::NodeHandle;
+use crate::hosting::{Host, Resources};
 use crate::journal::Journal;
 use crate::models::{Bar, Models};
 use crate::net::Address;
@@ -60,6 +64,13 @@ pub(super) struct Up {
     /// Threads of the exact engine, for each model [default: one for each core]
     #[arg(long, env = "LLAMESH_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// What all models in memory may take with their caches, like 8GiB; models that do not fit together are loaded and
+    /// unloaded as jobs come [default: three quarters of the machine's]
+    #[arg(long, env = "LLAMESH_MEMORY", value_name = "BYTES")]
+    memory: Option<Memory>,
+    /// Unload a model that had no job for so long [default: only when another one needs the room]
+    #[arg(long, env = "LLAMESH_IDLE_UNLOAD_S", value_name = "SECONDS")]
+    idle_unload_s: Option<u64>,
     /// Settings and agents [default: llamesh.toml in the data directory]
     #[arg(long, env = "LLAMESH_CONFIG", value_name = "FILE")]
     config: Option<std::path::PathBuf>,
@@ -85,8 +96,16 @@ impl Up {
         peer.bidder.slots = settings.slots.unwrap_or(peer.bidder.slots);
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
         let bar = Bar::new();
-        let mut host = Host::new(&models, &bar, peer.bidder.slots).with_threads(settings.threads);
+        let resources = Resources {
+            slots: peer.bidder.slots,
+            threads: settings.threads,
+            memory: settings.memory.unwrap_or_else(Memory::of_machine),
+            idle_unload: settings.idle_unload_s.map(Duration::from_secs),
+        };
+        let speeds = held.dir().path().join("speeds.json");
+        let mut host = Host::new(&models, &bar, resources).with_speeds(speeds);
         let agents = host.host(plans).await?;
+        let (hosted, loads) = (agents.clone(), host.library().loads());
         let Addresses { listen, external, bootstrap } = addresses;
         let node = Node::start(NodeConfig {
             network: settings.network.clone().unwrap_or_default(),
@@ -103,6 +122,7 @@ impl Up {
             peer,
         })
         .await?;
+        tokio::spawn(tell_changes(node.handle().clone(), hosted, loads));
         // Before anybody is told of the peer: whoever reads the ready line may stop it at once.
         let stop = Stop::listen()?;
         held.publish_api(&server.url())?;
@@ -125,6 +145,8 @@ impl Up {
             price_completion: self.price_completion,
             slots: self.slots,
             threads: self.threads,
+            memory: self.memory,
+            idle_unload_s: self.idle_unload_s,
             agent: Vec::new(),
         }
     }
@@ -191,6 +213,17 @@ async fn announce(node: &Node, api: &str, common: &Common, settings: &Settings) 
     }
     print::say("Submit a job with: llamesh submit \"Why is the sky blue?\"    (Ctrl-C stops this peer)");
     Ok(())
+}
+
+/// A model that is first loaded for a job is measured then, and offered with its speed from then on.
+async fn tell_changes(node: NodeHandle, agents: Agents, mut loads: watch::Receiver<u64>) {
+    let mut told = agents.offers();
+    while loads.changed().await.is_ok() {
+        let offers = agents.offers();
+        if offers != told && node.offer_again().is_ok() {
+            told = offers;
+        }
+    }
 }
 
 async fn serve(mut node: Node, server: Server, held: Held, stop: Stop) -> Result<(), Failure> {
