@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crypto::Digest;
-use inference::{Embedder, LoadError, Outline, Worker};
+use inference::{Embedder, LoadError, Outline, Serving, Worker};
 use protocol::{ModelOffer, Speed};
 
 use super::speeds::Speeds;
@@ -130,10 +130,14 @@ impl Volume {
                 let engine = model::load(&self.file.path, self.resources.threads)?;
                 self.unchanged(&engine.card().digest, engine.profile())?;
                 self.measured(|| model::measure(engine.as_ref()));
-                let worker = Worker::start(engine, self.resources.slots, QUEUE).map_err(LoadError::Io)?;
+                let worker = Worker::start(engine, self.serving()).map_err(LoadError::Io)?;
                 Ok(Resident::Language(worker))
             }
         }
+    }
+
+    fn serving(&self) -> Serving {
+        Serving { slots: self.resources.slots, queue: QUEUE, memory: self.caches() }
     }
 
     /// Years may lie between the offer and the load.
