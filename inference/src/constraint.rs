@@ -152,7 +152,9 @@ pub enum ConstraintError {
     #[error("the answer is complete and nothing can follow it; stop here")]
     Over,
     /// The library failed inside.
-    #[error("the constraint's engine failed inside ({what}); this is a bug worth reporting, simplify the constraint")]
+    #[error(
+        "the constraint's engine failed inside ({what}); this is a bug worth reporting, simplify the constraint"
+    )]
     Broken {
         /// What it said.
         what: String,

@@ -71,12 +71,12 @@ impl Origin<'_> {
         if self.json { outline.after(bytes) } else { Some(outline) }
     }
 
-    /// The old completion's tails, with the outlines where they fit; the shortest first.
-    fn tails(&self) -> Vec<(Vec<u8>, Outline)> {
+    /// Where the old completion's tails begin, with the outlines where they fit; the shortest first.
+    fn tails(&self) -> Vec<(usize, Outline)> {
         let Some((completion, mut outline)) = self.before else { return Vec::new() };
         let mut tails = Vec::with_capacity(completion.bytes.len());
         for (at, &byte) in completion.bytes.iter().enumerate() {
-            tails.push((completion.bytes[at..].to_vec(), outline));
+            tails.push((at, outline));
             outline = self.outline(outline, &[byte]).unwrap_or(outline);
         }
         tails.reverse();
@@ -123,7 +123,7 @@ struct Node {
 struct Search<'a> {
     matching: &'a mut Matching,
     origin: Origin<'a>,
-    tails: Vec<(Vec<u8>, Outline)>,
+    tails: Vec<(usize, Outline)>,
     nodes: Vec<Node>,
     /// What it costs, and which node it is: among equals the first found.
     frontier: BinaryHeap<Reverse<(usize, usize)>>,
@@ -166,13 +166,20 @@ impl Search<'_> {
         if self.matching.accepts() {
             return Some(Vec::new());
         }
-        let fitting = self.tails.iter().filter(|(_, at)| at.meets(outline)).take(MAX_TAILS);
-        for (tail, _) in fitting {
+        let (completion, _) = self.origin.before?;
+        let mut fitting: Vec<usize> =
+            self.tails.iter().filter(|(_, at)| at.meets(outline)).map(|&(from, _)| from).collect();
+        // The whole is what fits most often, so it is always tried.
+        let whole = fitting.pop_if(|from| *from == 0);
+        fitting.truncate(MAX_TAILS);
+        fitting.extend(whole);
+        for from in fitting {
+            let tail = &completion.bytes[from..];
             if self.matching.advance(tail) {
                 let accepts = self.matching.accepts();
                 self.matching.retreat(tail.len());
                 if accepts {
-                    return Some(tail.clone());
+                    return Some(tail.to_vec());
                 }
             }
         }
@@ -234,7 +241,7 @@ impl Search<'_> {
 
 /// What it costs to come again to a place that looks like one seen before: a short value's worth of bytes.
 const VISITED: usize = 4;
-/// Tails that are tried at a place; they are all ends of one text.
+/// Tails that are tried at a place beside the whole; they are all ends of one text.
 const MAX_TAILS: usize = 16;
 /// The longest completion. Longer answers have no business being the shortest ones.
 const MAX_BYTES: usize = 8 << 10;

@@ -20,13 +20,19 @@ pub(super) fn compile(words: &Arc<Words>, constraint: &Constraint) -> Result<Mat
             .stack_size(COMPILING_STACK)
             .spawn_scoped(scope, || guarded(|| parser(words, grammar)))
             .map_err(|error| ConstraintError::Broken { what: format!("no thread to compile on: {error}") })?;
-        compiling.join().unwrap_or_else(|_| Err(ConstraintError::Broken { what: "compiling failed".to_owned() }))
+        compiling
+            .join()
+            .unwrap_or_else(|_| Err(ConstraintError::Broken { what: "compiling failed".to_owned() }))
     })?;
     Matching::new(parser, words)
 }
 
 fn parser(words: &Words, grammar: TopLevelGrammar) -> Result<Parser, ConstraintError> {
-    words.factory().create_parser(grammar).map(|made| made.parser).map_err(|error| refused(&error.to_string()))
+    words
+        .factory()
+        .create_parser(grammar)
+        .map(|made| made.parser)
+        .map_err(|error| refused(&error.to_string()))
 }
 
 fn grammar(constraint: &Constraint) -> Result<GrammarWithLexer, ConstraintError> {

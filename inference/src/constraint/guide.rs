@@ -244,9 +244,9 @@ fn bar(logits: &mut [f32], allowed: &SimpleVob) {
     for (at, logit) in logits.iter_mut().enumerate() {
         if at >= allowed.len() || !allowed.get(at) {
             *logit = BARRED;
-        } else if !(*logit >= LOWEST_ALLOWED) {
-            // Not a number, or so low that it could not be told from what is barred.
-            *logit = LOWEST_ALLOWED;
+        } else {
+            // What is not a number, or too low to be told from what is barred, becomes the lowest that can be told.
+            *logit = logit.max(LOWEST_ALLOWED);
         }
     }
 }
