@@ -94,7 +94,8 @@ impl<'a> Attend<'a> {
     /// Queries row by row, so that each sees at least as far as the one before it.
     fn query(&self, number: usize) -> Query<'a> {
         let (row, head) = (number / self.heads(), number % self.heads());
-        let (row, tile) = (self.to.rows().start + row, self.to.tiles().start + head * self.head.width() / LANES);
+        let (row, tile) =
+            (self.to.rows().start + row, self.to.tiles().start + head * self.head.width() / LANES);
         let to = (row as isize + self.origin) as usize + 1;
         let channels = &self.queries.row(row)[tile * LANES..][..self.head.width()];
         Query { row, tile, channels, from: to.saturating_sub(self.reach), to }

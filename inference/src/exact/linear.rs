@@ -249,7 +249,8 @@ impl Input {
     /// Makes blocks of all rows.
     pub(super) fn quantise(&mut self, kernel: Kernel, pool: &mut Pool) {
         let (values, rows) = (&self.values, self.values.rows().max(1));
-        let share = (self.blocks.len() / rows).div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
+        let least = LEAST_BLOCKS.div_ceil(rows);
+        let share = (self.blocks.len() / rows).div_ceil(pool.threads() * TASKS_PER_THREAD).max(least);
         let tasks = self.blocks.chunks_mut(share * rows).enumerate().collect();
         pool.each(tasks, |(task, blocks)| {
             for (at, to) in blocks.chunks_exact_mut(rows).enumerate() {
@@ -476,6 +477,8 @@ impl<const HALF: bool> Plain<HALF> {
     }
 }
 
+/// Blocks that are quantised in a task: fewer take less time than another thread needs to begin.
+const LEAST_BLOCKS: usize = 64;
 /// Rows whose dot products are computed side by side: as many as AVX2's registers hold.
 const QUAD_ROWS: usize = 4;
 /// Enough that threads which are slowed down do not hold up the others, few enough to claim.

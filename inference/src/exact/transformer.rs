@@ -243,7 +243,8 @@ impl<'a> Pass<'a> {
         let sharing = heads / shared_heads;
         let together = if blocks.len() * shared_heads < self.pool.threads() { 1 } else { sharing };
         let windows = self.attended.windows(blocks.iter().map(|(_, rows)| rows.clone()), tiles * together);
-        let owners = blocks.iter().flat_map(|(span, _)| (0..heads).step_by(together).map(move |head| (*span, head)));
+        let owners =
+            blocks.iter().flat_map(|(span, _)| (0..heads).step_by(together).map(move |head| (*span, head)));
         for (to, (span, head)) in windows.into_iter().zip(owners) {
             let Row { position, .. } = self.rows[to.rows().start];
             tasks.push(Attend {

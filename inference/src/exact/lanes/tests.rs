@@ -196,7 +196,9 @@ impl<const MAX: i32, const ZERO: i32, const ROWS: usize> Dots<MAX, ZERO, ROWS> {
             |byte: u8| if byte > 250 { MAX as u8 } else { (u32::from(byte) % (MAX as u32 + 1)) as u8 };
         Self {
             weights: weights.map(|group| group.map(within)).collect(),
-            activations: from_fn(|row| activations.iter().cycle().skip(row).take(4 * groups).copied().collect()),
+            activations: from_fn(|row| {
+                activations.iter().cycle().skip(row).take(4 * groups).copied().collect()
+            }),
         }
     }
 
