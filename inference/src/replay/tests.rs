@@ -1,5 +1,7 @@
 //! Honest answers agree everywhere; every kind of forgery shows where it is.
 
+mod guided;
+
 use super::*;
 use crate::engine::{Engine, Request};
 use crate::generation::Step;
