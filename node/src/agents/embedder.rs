@@ -49,7 +49,7 @@ impl EmbedderAgent {
             engine: embedder.profile().to_owned(),
             context: u32::try_from(card.context).unwrap_or(u32::MAX),
         };
-        let offer = offer_with(model, capability, price, speed);
+        let offer = offer_with(model, (capability, &[JobKind::Embed]), price, speed);
         Self { offer, embedder, working: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
@@ -61,6 +61,7 @@ impl EmbedderAgent {
     }
 
     async fn answer(&self, job: Job, context: Context) -> Result<Finish, JobError> {
+        job.check_without(&[Feature::Logprobs])?;
         let Input::Text(text) = job.input else {
             return Err(JobError::Unsupported { feature: Feature::Input });
         };
@@ -91,10 +92,6 @@ impl EmbedderAgent {
 impl Agent for EmbedderAgent {
     fn offer(&self) -> AgentOffer {
         self.offer.clone()
-    }
-
-    fn kind(&self) -> JobKind {
-        JobKind::Embed
     }
 
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {

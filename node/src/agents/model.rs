@@ -12,10 +12,12 @@ use inference::{
     Chat, FinishReason, Flow, LoadError, Loading, Prompt, PromptError, Request, Step, SubmitError, Worker,
 };
 use inference::{Event as Work, GenerateError};
+use protocol::error::Feature;
 use protocol::profile::LatencyClass;
 use protocol::receipt::prompt_digest;
 use protocol::{
-    AgentOffer, Capability, ChatMessage, Finish, Input, JobError, ModelOffer, Price, Role, Speed, Token,
+    AgentOffer, Capability, ChatMessage, Finish, Input, JobError, JobKind, ModelOffer, Price, Role, Speed,
+    Token,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -62,7 +64,7 @@ impl ModelAgent {
             engine: engine.profile().to_owned(),
             context: u32::try_from(card.context).unwrap_or(u32::MAX),
         };
-        let offer = offer_with(model, capability, price, speed);
+        let offer = offer_with(model, (capability, &[JobKind::Generate]), price, speed);
         Self { offer, worker, system: None, rendering: Arc::new(Semaphore::new(RENDERINGS)) }
     }
 
@@ -80,6 +82,7 @@ impl ModelAgent {
     }
 
     async fn answer(&self, job: Job, context: Context) -> Result<Finish, JobError> {
+        job.check_without(&[Feature::Constraint, Feature::Logprobs, Feature::Tools])?;
         let template_time = clock::now().0 / 1000;
         let input = with_system(job.input, self.system.as_deref());
         let tokens = self.render(&input, template_time).await?;
@@ -99,7 +102,7 @@ impl ModelAgent {
             match event {
                 Work::Step(Step::Prefilled { done, of }) => context.progress(done, of).await,
                 Work::Step(Step::Token { id, text, activations, .. }) => {
-                    context.token_with(Token { id: Some(id), text }, activations).await;
+                    context.token_with(Token { id: Some(id), text }, activations, None).await;
                 }
                 Work::Step(Step::Finished { reason, rest, .. }) => {
                     if !rest.is_empty() {
@@ -165,13 +168,13 @@ pub fn measure(engine: &dyn inference::Engine) -> Speed {
 /// [`JobError::Unsupported`] for JSON.
 pub fn prompt(input: &Input, template_time: u64) -> Result<Prompt, JobError> {
     Ok(match input {
-        Input::Chat(messages) => Prompt::Chat(Chat {
-            messages: messages.iter().map(message).collect(),
+        Input::Chat(chat) => Prompt::Chat(Chat {
+            messages: chat.messages.iter().map(message).collect(),
             now: i64::try_from(template_time).unwrap_or_default(),
         }),
         Input::Text(text) => Prompt::Text(text.clone()),
         Input::Tokens(ids) => Prompt::Tokens(ids.clone()),
-        Input::Json(_) => return Err(JobError::Unsupported { feature: protocol::error::Feature::Input }),
+        Input::Json(_) => return Err(JobError::Unsupported { feature: Feature::Input }),
     })
 }
 
@@ -211,9 +214,9 @@ fn forward(steps: &mpsc::Sender<Work>, event: Work) -> Flow {
 
 fn with_system(input: Input, system: Option<&str>) -> Input {
     match (input, system) {
-        (Input::Chat(mut messages), Some(system)) if messages.iter().all(|m| m.role != Role::System) => {
-            messages.insert(0, ChatMessage { role: Role::System, content: system.to_owned(), name: None });
-            Input::Chat(messages)
+        (Input::Chat(mut chat), Some(system)) if chat.messages.iter().all(|m| m.role != Role::System) => {
+            chat.messages.insert(0, ChatMessage::new(Role::System, system));
+            Input::Chat(chat)
         }
         (input, _) => input,
     }

@@ -105,7 +105,7 @@ fn file(engine: &dyn Engine, answer: Answer) -> ReceiptFile {
     };
     let receipt = Signed::sign(&network, &key, receipt);
     let acknowledgement = Signed::sign(&network, &key, Acknowledgement { receipt: receipt.digest() });
-    let opening = Some(Opening { input: input(), salt, output, activations });
+    let opening = Some(Opening { input: input(), salt, output, activations, constraint: None });
     let file = ReceiptFile { network, receipt, acknowledgement, opening };
     // A lie that the file's own checks see is none that a replay must see.
     ReceiptFile::parse(&file.render().unwrap()).unwrap()
