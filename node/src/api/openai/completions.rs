@@ -11,7 +11,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use futures::stream::unfold;
-use protocol::{JobError, JobKind, JobSpec, Logprobs, Scores, Token};
+use protocol::{Input, JobError, JobKind, JobSpec, Logprobs, Sampling, Scores, Token};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -61,15 +61,16 @@ pub(super) async fn answer(
 ) -> Result<Response, Error> {
     let Json(request) = body.map_err(|rejection| Error::invalid(rejection.body_text()))?;
     let plan = request.plan()?;
-    let begun = plan.begin(&api, &request).await?;
-    let specs = plan.specs(&api, &request).await?;
+    // All prompts go the same way, so names are looked up once.
+    let base = control::spec(&api.node, &request.job(&plan)).await?;
+    let text = Text { begun: plan.begin(&api, &base).await?, choices: plan.choices };
+    let specs = plan.specs(&base);
     if specs.is_empty() {
-        let reply = Reply::text(begun.job(), &request.choosing.model, request.choosing.counts());
-        return Ok(begun.alone(&reply, request.choosing.streams()));
+        let reply = Reply::text(text.begun.job(), &request.choosing.model, request.choosing.counts());
+        return Ok(text.alone(&reply, request.choosing.streams()));
     }
     let course = Course::start(&api.node, specs)?;
     let reply = Reply::text(course.job(0), &request.choosing.model, request.choosing.counts());
-    let text = Text { begun, choices: plan.choices };
     if request.choosing.streams() {
         return Ok(events(chunks(course, reply, text)));
     }
@@ -80,7 +81,7 @@ pub(super) async fn answer(
 struct Plan {
     prompts: Vec<Prompt>,
     /// Answers to each.
-    choices: usize,
+    choices: u32,
     /// Whether the prompt is a part of the answer.
     echo: bool,
     /// Whether the prompt is scored: to tell how likely it is, or what its ids say.
@@ -91,13 +92,13 @@ struct Plan {
 impl CompletionRequest {
     fn plan(&self) -> Result<Plan, Error> {
         let prompts = self.prompt.all();
-        let (choices, echo) = (self.choosing.choices()? as usize, self.echo == Some(true));
+        let (choices, echo) = (self.choosing.choices()?, self.echo == Some(true));
         if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
             return Err(Error::invalid(
                 "suffix is not supported; put all of the text before the prompt's end",
             ));
         }
-        if prompts.is_empty() || prompts.len() * choices > MAX_JOBS {
+        if prompts.is_empty() || prompts.len() * choices as usize > MAX_JOBS {
             return Err(Error::invalid(format!("prompts times n must be between 1 and {MAX_JOBS}")));
         }
         let max_tokens = self.max_tokens.unwrap_or(USUAL);
@@ -108,11 +109,23 @@ impl CompletionRequest {
         Ok(Plan { score: echo && (ids || self.logprobs.is_some()), prompts, choices, echo, max_tokens })
     }
 
-    fn job(&self, prompt: &Prompt) -> JobRequest {
-        let request = JobRequest { logprobs: self.logprobs, ..self.choosing.job() };
-        match prompt {
-            Prompt::Text(text) => JobRequest { text: Some(text.clone()), ..request },
-            Prompt::Tokens(ids) => JobRequest { tokens: ids.clone(), ..request },
+    /// The job of the first prompt.
+    fn job(&self, plan: &Plan) -> JobRequest {
+        let max_tokens = Some(plan.max_tokens.max(1));
+        let request = JobRequest { logprobs: self.logprobs, max_tokens, ..self.choosing.job() };
+        match plan.prompts.first() {
+            Some(Prompt::Text(text)) => JobRequest { text: Some(text.clone()), ..request },
+            Some(Prompt::Tokens(ids)) => JobRequest { tokens: ids.clone(), ..request },
+            None => request,
+        }
+    }
+}
+
+impl Prompt {
+    fn input(&self) -> Input {
+        match self {
+            Self::Text(text) => Input::Text(text.clone()),
+            Self::Tokens(ids) => Input::Tokens(ids.clone()),
         }
     }
 }
@@ -129,51 +142,38 @@ impl Prompts {
 }
 
 impl Plan {
-    /// The jobs that generate; none where nothing is to be.
-    async fn specs(&self, api: &Api, request: &CompletionRequest) -> Result<Vec<JobSpec>, Error> {
-        let mut specs = Vec::new();
-        for prompt in self.prompts.iter().filter(|_| self.max_tokens > 0) {
-            let job = JobRequest { max_tokens: Some(self.max_tokens), ..request.job(prompt) };
-            let spec = control::spec(&api.node, &job).await?;
-            for choice in 0..self.choices {
-                let mut spec = spec.clone();
-                spec.sampling.choice = u32::try_from(choice).unwrap_or_default();
-                specs.push(spec);
-            }
-        }
-        Ok(specs)
+    /// The jobs that generate, all choices of a prompt side by side; none where nothing is to be.
+    fn specs(&self, base: &JobSpec) -> Vec<JobSpec> {
+        let prompts = self.prompts.iter().filter(|_| self.max_tokens > 0);
+        let spec = |prompt: &Prompt, choice| JobSpec {
+            input: prompt.input(),
+            sampling: Sampling { choice, ..base.sampling.clone() },
+            ..base.clone()
+        };
+        prompts.flat_map(|prompt| (0..self.choices).map(move |choice| spec(prompt, choice))).collect()
     }
 
     /// What stands before the answers.
-    async fn begin(&self, api: &Api, request: &CompletionRequest) -> Result<Begun, Error> {
+    async fn begin(&self, api: &Api, base: &JobSpec) -> Result<Begun, Error> {
+        let tells = base.sampling.logprobs.is_some();
         if !self.score {
             let text = |prompt: &Prompt| match prompt {
                 Prompt::Text(text) if self.echo => text.clone(),
                 Prompt::Text(_) | Prompt::Tokens(_) => String::new(),
             };
             let echoes = self.prompts.iter().map(|prompt| Echo { text: text(prompt), scores: None });
-            return Ok(Begun {
-                echoes: echoes.collect(),
-                scored: Vec::new(),
-                tells: request.logprobs.is_some(),
-            });
+            return Ok(Begun { echoes: echoes.collect(), scored: Vec::new(), tells });
         }
-        let mut specs = Vec::new();
-        for prompt in &self.prompts {
-            let job = JobRequest { kind: Some(JobKind::Score), stop: Vec::new(), ..request.job(prompt) };
-            specs.push(control::spec(&api.node, &job).await?);
-        }
-        let scored = Course::start(&api.node, specs)?.all().await?;
-        let echoes = self.prompts.iter().zip(&scored).map(|(prompt, told)| {
-            let scores = Scores::parse(&told.text()).ok_or(JobError::Engine)?;
-            let text = match prompt {
-                Prompt::Text(text) => text.clone(),
-                Prompt::Tokens(_) => scores.texts.concat(),
-            };
-            Ok(Echo { text, scores: Some(scores) })
-        });
-        let echoes = echoes.collect::<Result<_, JobError>>()?;
-        Ok(Begun { echoes, scored, tells: request.logprobs.is_some() })
+        let spec = |prompt: &Prompt| JobSpec {
+            kind: JobKind::Score,
+            input: prompt.input(),
+            sampling: Sampling { max_tokens: Scores::MAX_PIECES, stop: Vec::new(), ..base.sampling.clone() },
+            ..base.clone()
+        };
+        let scored = Course::start(&api.node, self.prompts.iter().map(spec).collect())?.all().await?;
+        let echoes = self.prompts.iter().zip(&scored).map(|(prompt, told)| Echo::of(prompt, told));
+        let echoes = echoes.collect::<Result<_, _>>()?;
+        Ok(Begun { echoes, scored, tells })
     }
 }
 
@@ -181,6 +181,18 @@ impl Plan {
 struct Echo {
     text: String,
     scores: Option<Scores>,
+}
+
+impl Echo {
+    /// A prompt that was scored.
+    fn of(prompt: &Prompt, told: &Told) -> Result<Self, JobError> {
+        let scores = Scores::parse(&told.text()).ok_or(JobError::Engine)?;
+        let text = match prompt {
+            Prompt::Text(text) => text.clone(),
+            Prompt::Tokens(_) => scores.texts.concat(),
+        };
+        Ok(Self { text, scores: Some(scores) })
+    }
 }
 
 /// What stands before the answers, a text for each prompt.
@@ -200,13 +212,13 @@ impl Begun {
 
     /// How likely a prompt's tokens are.
     fn likely(&self, prompt: usize) -> Likely {
+        let Echo { text, scores } = &self.echoes[prompt];
+        let Some(Scores { texts, logprobs, top, .. }) = scores else {
+            return Likely::after(text.chars().count());
+        };
         let mut likely = Likely::default();
-        if let Some(Scores { texts, logprobs, top, .. }) = &self.echoes[prompt].scores {
-            for ((text, logprob), top) in texts.iter().zip(logprobs).zip(top) {
-                likely.push(text, logprob.map(|logprob| (logprob, top.as_deref().unwrap_or_default())));
-            }
-        } else {
-            likely = Likely::after(self.echoes[prompt].text.chars().count());
+        for ((text, logprob), top) in texts.iter().zip(logprobs).zip(top) {
+            likely.push(text, logprob.map(|logprob| (logprob, top.as_deref().unwrap_or_default())));
         }
         likely
     }
@@ -214,34 +226,37 @@ impl Begun {
     fn likely_value(&self, prompt: usize) -> Value {
         if self.tells { self.likely(prompt).value() } else { Value::Null }
     }
-
-    /// The reply that is nothing but the prompts.
-    fn alone(self, reply: &Reply, streams: bool) -> Response {
-        let mut bill = Bill::default();
-        self.scored.iter().for_each(|told| bill.add_read(&told.completion));
-        let choice = |index: usize| {
-            json!({ "index": index, "text": self.echoes[index].text, "logprobs": self.likely_value(index),
-                    "finish_reason": "length" })
-        };
-        let choices: Vec<Value> = (0..self.echoes.len()).map(choice).collect();
-        if !streams {
-            return Json(reply.whole(choices, &bill)).into_response();
-        }
-        let lines: Vec<String> = choices.into_iter().map(|choice| reply.chunk(choice).to_string()).collect();
-        events(futures::stream::iter(lines.into_iter().chain(reply.end(&bill))))
-    }
 }
 
 /// Answers and what stands before them.
 struct Text {
     begun: Begun,
     /// Answers to each prompt.
-    choices: usize,
+    choices: u32,
 }
 
 impl Text {
     fn prompt(&self, index: usize) -> usize {
-        index / self.choices
+        index / self.choices as usize
+    }
+
+    /// The reply that is nothing but the prompts.
+    fn alone(self, reply: &Reply, streams: bool) -> Response {
+        let mut bill = Bill::default();
+        self.begun.scored.iter().for_each(|told| bill.add_read(&told.completion));
+        let choice = |index: usize| {
+            let prompt = self.prompt(index);
+            let text = &self.begun.echoes[prompt].text;
+            json!({ "index": index, "text": text, "logprobs": self.begun.likely_value(prompt),
+                    "finish_reason": "length" })
+        };
+        let count = self.begun.echoes.len() * self.choices as usize;
+        let choices: Vec<Value> = (0..count).map(choice).collect();
+        if !streams {
+            return Json(reply.whole(choices, &bill)).into_response();
+        }
+        let lines: Vec<String> = choices.into_iter().map(|choice| reply.chunk(choice).to_string()).collect();
+        events(futures::stream::iter(lines.into_iter().chain(reply.end(&bill))))
     }
 
     fn logprobs(&self, mut likely: Likely, tokens: &[(Token, Option<Logprobs>)]) -> Value {
