@@ -23,6 +23,8 @@
 //! | [`candle_engine`] | candle's own models, for families that the exact engine does not know |
 //! | [`tokens`] | text to tokens and back, characters whole, stop texts found |
 //! | [`mod@bench`] | how fast an engine is here, and a digest of its logits |
+//! | [`tools`] | what a model may call, and how it says so |
+//! | [`mod@logprobs`] | logits to log-probabilities |
 //! | [`chat`] | messages to one text, by the model's template |
 //! | [`embedding`] | texts to vectors, by a BERT |
 //! | [`kernels`] | which arithmetic this machine has: a word in the profile |
@@ -52,7 +54,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = inference::load("model.gguf".as_ref())?;
-//! let chat = Chat { messages: vec![Message::new("user", "Why is the sky blue?")], now: 0 };
+//! let chat = Chat { messages: vec![Message::new("user", "Why is the sky blue?")], ..Chat::default() };
 //! let prompt = model.prompt(&Prompt::Chat(chat))?;
 //! let mut answer = String::new();
 //! for step in model.generate(&Request::new(prompt, Sampling::default()))? {
@@ -89,9 +91,11 @@ pub mod scoring;
 #[cfg(any(test, feature = "tiny"))]
 pub mod tiny;
 pub mod tokens;
+pub mod tools;
 pub mod worker;
 
 pub use chat::{Chat, Message, TemplateError};
+pub use constraint::{Constraint, ConstraintError};
 pub use embedding::Embedder;
 pub use engine::{
     CacheUse, Engine, ForwardError, GenerateError, Position, Prompt, PromptError, Request, Sequence, Span,
@@ -99,9 +103,11 @@ pub use engine::{
 };
 pub use generation::{FinishReason, Generation, Step};
 pub use gguf::LoadError;
+pub use logprobs::{Logprobs, logprobs};
 pub use model::{Description, EngineChoice, Loading, ModelCard, Outline, load, load_exactly, load_with};
 pub use replay::{Claim, Replay, ReplayStep, Replaying};
 pub use sample::{Sampling, SamplingError};
 pub use schedule::Tenant;
 pub use scoring::{ScoreStep, Scoring, Text};
+pub use tools::{CallSyntax, Tool, ToolCall, ToolChoice, ToolError};
 pub use worker::{Cancel, Event, Flow, Job, Serving, Submission, SubmitError, Tally, Worker};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use inference::{Engine, Request, Step};
 use node::agents::Agents;
-use node::agents::model::{self, ModelAgent};
+use node::agents::model::{ModelAgent, order};
 use node::config::DEFAULT_MODEL;
 use node::hosting::{Host, Resources};
 use node::models::{Bar, Models};
@@ -62,9 +62,9 @@ fn request() -> JobRequest {
 /// The same answer without agent, session or peer.
 fn generate(engine: &dyn Engine) -> Result<Course, Failed> {
     let spec = request().spec(node::clock::now(), None)?;
-    let prompt = engine.prompt(&model::prompt(&spec.input, 0)?)?;
+    let prompt = engine.prompt(&order::prompt(&spec.input, 0)?)?;
     let (mut course, begin) = (Course::default(), Instant::now());
-    for step in engine.generate(&Request::new(prompt, model::sampling(&spec.sampling)))? {
+    for step in engine.generate(&Request::new(prompt, order::sampling(&spec.sampling)))? {
         if let Step::Token { .. } = step? {
             course.token(begin);
         }

@@ -23,9 +23,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use crypto::{Digest, PeerId, Verified};
+use protocol::error::Feature;
 use protocol::event::{Production, RunId};
 use protocol::{
-    AgentOffer, Capability, Finish, Input, JobError, JobKind, JobSpec, ModelOffer, Order, Price, Speed, Token,
+    AgentOffer, Capability, Constraint, Finish, Input, JobError, JobKind, JobSpec, Logprobs, ModelOffer,
+    Order, Price, Speed, Token,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -40,9 +42,9 @@ pub trait Agent: fmt::Debug + Send + Sync {
     /// What it offers to the mesh.
     fn offer(&self) -> AgentOffer;
 
-    /// The one kind of jobs that it takes. Orders of other kinds never reach it.
-    fn kind(&self) -> JobKind {
-        JobKind::Generate
+    /// Whether it takes jobs of a kind. Orders of other kinds never reach it.
+    fn takes(&self, kind: JobKind) -> bool {
+        self.offer().takes(kind)
     }
 
     /// Works on a job; the answer goes token by token to `context`. Dropping the future cancels the work.
@@ -50,10 +52,16 @@ pub trait Agent: fmt::Debug + Send + Sync {
 }
 
 /// What an agent offers that has a model on this machine: it reads text, and is called after model and capability.
-fn offer_with(model: ModelOffer, capability: Capability, price: Price, speed: Speed) -> AgentOffer {
+fn offer_with(
+    model: ModelOffer,
+    (capability, kinds): (Capability, &[JobKind]),
+    price: Price,
+    speed: Speed,
+) -> AgentOffer {
     AgentOffer {
         agent: format!("{}-{capability}", model.name),
         capability,
+        kinds: kinds.to_vec(),
         model: Some(model),
         price,
         speed,
@@ -73,6 +81,30 @@ pub struct Job {
     pub order: Verified<Order>,
     /// The input that it commits to.
     pub input: Input,
+    /// What form the answer must have. An agent obeys it or refuses the job.
+    pub constraint: Option<Constraint>,
+}
+
+impl Job {
+    /// Refuses a job that asks for what its agent cannot do.
+    ///
+    /// # Errors
+    /// [`JobError::Unsupported`] with the first of `features` that it asks for.
+    pub fn check_without(&self, features: &[Feature]) -> Result<(), JobError> {
+        match features.iter().find(|feature| self.asks_for(**feature)) {
+            Some(feature) => Err(JobError::Unsupported { feature: *feature }),
+            None => Ok(()),
+        }
+    }
+
+    fn asks_for(&self, feature: Feature) -> bool {
+        match feature {
+            Feature::Constraint => self.constraint.is_some(),
+            Feature::Logprobs => self.order.sampling.logprobs.is_some(),
+            Feature::Tools => matches!(&self.input, Input::Chat(chat) if !chat.tools.is_empty()),
+            _ => false,
+        }
+    }
 }
 
 /// What one run produced, on its way to the driver.
@@ -135,13 +167,14 @@ impl Context {
 
     /// The next token. Waits while the network is behind.
     pub async fn token(&self, token: Token) {
-        self.token_with(token, None).await;
+        self.token_with(token, None, None).await;
     }
 
-    /// The next token, and, if it is the last of a segment, what an exact engine commits to.
-    pub async fn token_with(&self, token: Token, activations: Option<Digest>) {
+    /// The next token; if it is the last of a segment, what an exact engine commits to; how likely it was, if the order
+    /// asks for that.
+    pub async fn token_with(&self, token: Token, activations: Option<Digest>, logprobs: Option<Logprobs>) {
         let permit = Arc::clone(&self.window).acquire_owned().await.ok();
-        self.produce(Production::Token { token, activations }, permit).await;
+        self.produce(Production::Token { token, activations, logprobs }, permit).await;
     }
 
     /// Submits a sub-job: within what is left of this job's limits, and cancelled with it.

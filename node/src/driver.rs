@@ -360,9 +360,9 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, now: Timestamp, Run { run, order, input }: Run) {
+    fn start(&mut self, now: Timestamp, Run { run, order, input, constraint }: Run) {
         let agent = match self.agents.named(&order.agent) {
-            Some(agent) if agent.kind() == order.kind => Ok(agent),
+            Some(agent) if agent.takes(order.kind) => Ok(agent),
             Some(_) => Err(JobError::Unsupported { feature: Feature::JobKind }),
             None => Err(JobError::Engine),
         };
@@ -376,7 +376,8 @@ impl Driver {
         let window = self.state.windows.of(order.signer());
         let context = Context::new(run, self.productions.clone(), window, self.handle.clone());
         let task = tokio::spawn(async move {
-            let work = AssertUnwindSafe(agent.run(Job { order, input }, context.clone())).catch_unwind();
+            let job = Job { order, input, constraint };
+            let work = AssertUnwindSafe(agent.run(job, context.clone())).catch_unwind();
             context.finish(work.await.unwrap_or(Err(JobError::Engine))).await;
         });
         self.state.runs.retain(|_, running| !running.is_finished());

@@ -120,7 +120,7 @@ impl<'a> Host<'a> {
                 Err(Unhosted::Failed(failure)) => return Err(failure),
             };
             let AgentOffer { agent: name, capability, .. } = agent.offer();
-            if kind_of(&capability) != agent.kind() {
+            if !agent.takes(kind_of(&capability)) {
                 let what = format!("the agent `{name}` would get jobs that it cannot do");
                 let next = "what makes vectors goes under text.embedding, and nothing else does";
                 return Err(Failure::new(Class::Usage, format!("{what}: {next}")));

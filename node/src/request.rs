@@ -2,26 +2,39 @@
 //!
 //! The command line uses the same two types whether the job goes through a running peer's API or through a peer of
 //! its own, so both print the same lines.
+//!
+//! | module | what a request may hold |
+//! |---|---|
+//! | [`form`] | what form the answer must have, and which tools there are, as JSON and not as the text of JSON |
+
+pub mod form;
 
 use crypto::{Digest, PeerId};
 use protocol::event::JobEvent;
 use protocol::{
-    Capability, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits, Price,
-    Requirement, Role, Sampling, Timestamp, Usage,
+    Capability, Chat, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits,
+    Logprobs, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Usage,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::models;
 use crate::receipts;
+use form::{Form, ToolOffer};
 
 /// A job as a user writes it. Everything but the input has a default.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobRequest {
-    /// The conversation so far; excludes `prompt`.
+    /// The conversation so far; excludes `prompt`, `text` and `tokens`.
     pub messages: Vec<ChatMessage>,
-    /// A single message of a user; excludes `messages`.
+    /// A single message of a user.
     pub prompt: Option<String>,
+    /// Text as it is, rendered by no template.
+    pub text: Option<String>,
+    /// Token ids of the model, which must be named.
+    pub tokens: Vec<u32>,
+    /// What is to be done; by default what is done under the capability.
+    pub kind: Option<JobKind>,
     /// What is needed; `text.generation` by default.
     pub capability: Option<Capability>,
     /// With which model: a known name, a name on offer, or a digest.
@@ -50,6 +63,16 @@ pub struct JobRequest {
     pub stop: Vec<String>,
     /// Of the sampling noise; 0 by default, so that the same request gives the same answer.
     pub seed: Option<u64>,
+    /// Which of several answers to one prompt and seed; 0 by default.
+    pub choice: Option<u32>,
+    /// How many of the likeliest alternatives each token brings, and how likely it was; neither by default.
+    pub logprobs: Option<u8>,
+    /// What form the answer must have.
+    pub constraint: Option<Form>,
+    /// What the model may call.
+    pub tools: Vec<ToolOffer>,
+    /// Whether it is to; as it likes by default.
+    pub tool_choice: Option<ToolChoice>,
     /// Seconds until the job is given up; 600 by default.
     pub timeout_s: Option<u64>,
     /// The most that it may cost, in micro-credits; 0 by default.
@@ -66,7 +89,7 @@ impl JobRequest {
     pub fn spec(&self, now: Timestamp, model: Option<Digest>) -> Result<JobSpec, JobError> {
         let budget = Credits(self.budget.unwrap_or(0));
         let capability = self.capability.clone().unwrap_or_else(Capability::text_generation);
-        let kind = kind_of(&capability);
+        let kind = self.kind.unwrap_or_else(|| kind_of(&capability));
         let spec = JobSpec {
             kind,
             requirement: Requirement {
@@ -78,48 +101,60 @@ impl JobRequest {
             },
             provider: self.provider,
             choosing: if self.auction { Choosing::Auction } else { Choosing::Direct },
-            input: if kind == JobKind::Embed { self.text()? } else { self.input()? },
-            sampling: self.sampling(),
+            input: self.input(kind)?,
+            sampling: self.sampling(kind),
             limits: Limits {
                 budget,
                 depth: 1,
                 children: 16,
                 deadline: now.after(self.timeout_s.unwrap_or(Self::TIMEOUT_S).saturating_mul(1000)),
             },
-            constraint: None,
+            constraint: self.constraint.clone().map(Into::into),
             parent: None,
         };
         spec.check()?;
         Ok(spec)
     }
 
-    fn input(&self) -> Result<Input, JobError> {
-        match (&self.prompt, self.messages.as_slice()) {
-            (Some(text), []) => {
-                Ok(Input::Chat(vec![ChatMessage { role: Role::User, content: text.clone(), name: None }]))
+    /// What the work starts from: exactly one of what may be given.
+    fn input(&self, kind: JobKind) -> Result<Input, JobError> {
+        let given =
+            [self.prompt.is_some(), !self.messages.is_empty(), self.text.is_some(), !self.tokens.is_empty()];
+        match given.iter().filter(|given| **given).count() {
+            0 => return Err(JobError::invalid("prompt", "is missing: give a prompt or messages")),
+            1 => {}
+            _ => {
+                let problem = "messages, text and tokens exclude each other: give one of them";
+                return Err(JobError::invalid("prompt", problem));
             }
-            (None, [_, ..]) => Ok(Input::Chat(self.messages.clone())),
-            (None, []) => Err(JobError::invalid("prompt", "is missing: give a prompt or messages")),
-            (Some(_), _) => {
-                Err(JobError::invalid("prompt", "and messages exclude each other: give one of them"))
+        }
+        let input = match (&self.text, &self.prompt) {
+            _ if !self.tokens.is_empty() => Input::Tokens(self.tokens.clone()),
+            (Some(text), _) => Input::Text(text.clone()),
+            (None, Some(prompt)) => Input::Chat(vec![ChatMessage::new(Role::User, prompt)].into()),
+            (None, None) => Input::Chat(self.messages.clone().into()),
+        };
+        match input {
+            Input::Chat(chat) if kind == JobKind::Generate => Ok(Input::Chat(self.with_tools(chat))),
+            _ if !self.tools.is_empty() || self.tool_choice.is_some() => {
+                Err(JobError::invalid("tools", "are for a chat: give a prompt or messages"))
             }
+            Input::Chat(chat) => text_of(chat),
+            other => Ok(other),
         }
     }
 
-    /// The one text that is to become a vector.
-    fn text(&self) -> Result<Input, JobError> {
-        match self.input()? {
-            Input::Chat(messages) if messages.len() == 1 && messages[0].role == Role::User => {
-                Ok(Input::Text(messages.into_iter().map(|message| message.content).collect()))
-            }
-            _ => Err(JobError::invalid("messages", "must be one text of a user: it becomes one vector")),
-        }
+    fn with_tools(&self, chat: Chat) -> Chat {
+        let tools = self.tools.iter().map(Into::into).collect();
+        Chat { tools, tool_choice: self.tool_choice.clone().unwrap_or_default(), ..chat }
     }
 
-    fn sampling(&self) -> Sampling {
+    fn sampling(&self, kind: JobKind) -> Sampling {
         let usual = Sampling::default();
+        // Of a score the pieces are bounded, which nobody can count before it is there.
+        let longest = if kind == JobKind::Score { Scores::MAX_PIECES } else { usual.max_tokens };
         Sampling {
-            max_tokens: self.max_tokens.unwrap_or(usual.max_tokens),
+            max_tokens: self.max_tokens.unwrap_or(longest),
             temperature: self.temperature.unwrap_or(usual.temperature),
             top_p: self.top_p.unwrap_or(usual.top_p),
             top_k: self.top_k.unwrap_or(usual.top_k),
@@ -129,7 +164,8 @@ impl JobRequest {
             presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
             stop: self.stop.clone(),
             seed: self.seed.unwrap_or(usual.seed),
-            choice: usual.choice,
+            choice: self.choice.unwrap_or(usual.choice),
+            logprobs: self.logprobs,
         }
     }
 }
@@ -199,6 +235,9 @@ pub enum JobUpdate {
         id: Option<u32>,
         /// Its text.
         text: String,
+        /// How likely it was, if that was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        logprobs: Option<Logprobs>,
     },
 }
 
@@ -234,7 +273,9 @@ impl JobUpdate {
                 agent: offer.agent,
                 model: offer.model.map(|model| model.name),
             },
-            JobEvent::Token { index, token } => Self::Token { index, id: token.id, text: token.text },
+            JobEvent::Token { index, token, logprobs } => {
+                Self::Token { index, id: token.id, text: token.text, logprobs }
+            }
         }
     }
 }
@@ -246,6 +287,14 @@ impl From<JobError> for JobUpdate {
             message: error.to_string(),
             retryable: error.retryable(),
         }
+    }
+}
+
+/// The one text that is to be scored, or to become a vector.
+fn text_of(chat: Chat) -> Result<Input, JobError> {
+    match chat.messages.as_slice() {
+        [message] if message.role == Role::User => Ok(Input::Text(message.content.clone())),
+        _ => Err(JobError::invalid("messages", "must be one text of a user: it is read as it is")),
     }
 }
 
@@ -289,72 +338,4 @@ pub fn resolve_model(
 }
 
 #[cfg(test)]
-mod tests {
-    use crypto::{Network, SecretKey, Signed, Verified};
-    use protocol::profile::Versions;
-    use protocol::{AgentOffer, ModelOffer, Profile, Speed};
-
-    use super::*;
-
-    /// A peer that offers a model which it calls `name`.
-    fn offering(seed: u8, name: &str, digest: Digest) -> Verified<Profile> {
-        let model =
-            ModelOffer { name: name.to_owned(), digest, manifest: false, engine: "e".to_owned(), context: 1 };
-        let agent = AgentOffer {
-            agent: "a".to_owned(),
-            capability: Capability::text_generation(),
-            model: Some(model),
-            price: Price::default(),
-            speed: Speed::default(),
-            languages: Vec::new(),
-            modalities: Vec::new(),
-            tools: Vec::new(),
-        };
-        let profile = Profile {
-            versions: Versions { min: 1, max: 1 },
-            agents: vec![agent],
-            issued: Timestamp(0),
-            expires: Timestamp(1),
-        };
-        Signed::sign(&Network::default(), &SecretKey::from_seed(&[seed; 32]), profile)
-    }
-
-    #[test]
-    fn a_stranger_cannot_take_over_a_models_name() {
-        let (ours, theirs) = (Digest::of_content(b"ours"), Digest::of_content(b"theirs"));
-        let alone = [offering(1, "foo", ours), offering(2, "foo", ours)];
-        assert_eq!(resolve_model("foo", &alone), Ok(ours));
-        let contested = [offering(1, "foo", ours), offering(2, "foo", theirs)];
-        assert!(matches!(resolve_model("foo", &contested), Err(JobError::Invalid { .. })));
-        assert_eq!(resolve_model(&ours.to_string(), &contested), Ok(ours), "a digest is nobody's to claim");
-        let pinned = models::known::SMOLLM2.digest();
-        assert_eq!(resolve_model("smollm2", &[offering(2, "smollm2", theirs)]), Ok(pinned));
-    }
-
-    #[test]
-    fn a_vector_is_made_of_one_text() {
-        let request = |messages: Vec<ChatMessage>, prompt: Option<&str>| JobRequest {
-            capability: Some(Capability::text_embedding()),
-            messages,
-            prompt: prompt.map(str::to_owned),
-            ..JobRequest::default()
-        };
-        let message = |role| ChatMessage { role, content: "x".to_owned(), name: None };
-        for good in [request(Vec::new(), Some("x")), request(vec![message(Role::User)], None)] {
-            let spec = good.spec(Timestamp(5), None).unwrap();
-            assert_eq!((spec.kind, spec.input), (JobKind::Embed, Input::Text("x".to_owned())));
-        }
-        for bad in [vec![message(Role::System), message(Role::User)], vec![message(Role::System)], Vec::new()]
-        {
-            assert!(matches!(request(bad, None).spec(Timestamp(5), None), Err(JobError::Invalid { .. })));
-        }
-    }
-
-    #[test]
-    fn a_time_without_end_is_no_overflow() {
-        let request =
-            JobRequest { prompt: Some("x".to_owned()), timeout_s: Some(u64::MAX), ..JobRequest::default() };
-        let spec = request.spec(Timestamp(5), None).unwrap();
-        assert_eq!(spec.limits.deadline, Timestamp(u64::MAX));
-    }
-}
+mod tests;

@@ -30,7 +30,7 @@ use protocol::receipt::prompt_digest;
 use protocol::{Finish, Opening, Receipt};
 use serde::{Deserialize, Serialize};
 
-use crate::agents::model;
+use crate::agents::model::order;
 use crate::failure::Class;
 use crate::receipts::ReceiptFile;
 
@@ -149,7 +149,7 @@ pub fn replay(file: &ReceiptFile, engine: &Arc<dyn Engine>, mut progress: impl F
 fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Claim, Verdict> {
     let unverifiable = |why: String| Verdict::new(Word::Unverifiable, why);
     let input =
-        model::prompt(&opening.input, receipt.template_time).map_err(|e| unverifiable(e.to_string()))?;
+        order::prompt(&opening.input, receipt.template_time).map_err(|e| unverifiable(e.to_string()))?;
     let prompt =
         engine.prompt(&input).map_err(|e| unverifiable(format!("the prompt cannot be rendered: {e}")))?;
     if receipt.prompt != Some(prompt_digest(&prompt)) {
@@ -177,7 +177,10 @@ fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Cl
         return Err(Verdict::new(Word::Refuted, why));
     }
     let activations = if exact { opening.activations.clone() } else { Vec::new() };
-    Ok(Claim { prompt, answer, sampling: model::sampling(&receipt.sampling), finish, activations })
+    let constraint = order::constraint(engine, &opening.input, opening.constraint.as_ref())
+        .map_err(|error| unverifiable(error.to_string()))?;
+    let sampling = order::sampling(&receipt.sampling);
+    Ok(Claim { prompt, answer, sampling, finish, activations, constraint })
 }
 
 /// The text that was delivered must be the text of the tokens: ids alone could be right under a forged text.

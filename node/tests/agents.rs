@@ -42,6 +42,7 @@ impl Agent for Scripted {
         AgentOffer {
             agent: self.0.to_owned(),
             capability: capability(self.0),
+            kinds: vec![protocol::JobKind::Generate],
             model: None,
             price: Price::default(),
             speed: Speed::default(),

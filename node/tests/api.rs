@@ -75,7 +75,21 @@ fn openai_errors_have_openai_s_shape() {
         (chat(&json!(null)).body("{"), 400, "invalid_request"),
         (chat(&json!({ "model": "auto", "messages": [] })), 400, "invalid"),
         (chat(&json!({ "model": "nonsense", "messages": messages })), 400, "invalid"),
-        (chat(&json!({ "model": "auto", "messages": messages, "n": 2 })), 400, "unsupported"),
+        (chat(&json!({ "model": "auto", "messages": messages, "n": 17 })), 400, "invalid_request"),
+        (chat(&json!({ "model": "auto", "messages": messages, "logprobs": true })), 400, "unsupported"),
+        (
+            chat(
+                &json!({ "model": "auto", "messages": messages, "response_format": { "type": "json_object" } }),
+            ),
+            400,
+            "unsupported",
+        ),
+        (
+            chat(&json!({ "model": "auto", "messages": messages,
+                "tools": [{ "type": "function", "function": { "name": "f" } }] })),
+            400,
+            "unsupported",
+        ),
         (chat(&json!({ "model": "auto", "messages": messages, "temperature": -1 })), 400, "invalid"),
         (
             chat(&json!({ "model": "auto", "messages": [{ "role": "cat", "content": "x" }] })),

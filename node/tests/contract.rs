@@ -294,6 +294,51 @@ fn greedy_answers_replay_and_stops_are_kept() {
 }
 
 #[test]
+fn forms_and_likelihoods_are_asked_for_in_one_way_and_refused_where_nobody_has_them() {
+    let peer = Peer::up(&["--engine", "echo"]);
+    let schema = peer.home.file("schema.json");
+    std::fs::write(&schema, "{\"type\":\"object\"}").unwrap();
+    let forms: [&[&str]; 4] = [
+        &["--schema", &shown(&schema)],
+        &["--schema", " {\"type\":\"object\"}"],
+        &["--regex", "a+"],
+        &["--choice", "yes", "--choice", "no"],
+    ];
+    for form in forms {
+        // An echo says what it heard and nothing else, and says so.
+        peer.submit(&[&["x"], form].concat()).refused(3, &["unsupported: Constraint"]);
+    }
+    peer.submit(&["x", "--logprobs", "3"]).refused(3, &["unsupported: Logprobs"]);
+    peer.submit(&["x", "--logprobs", "21"]).refused(3, &["logprobs", "20"]);
+    peer.submit(&["x", "--schema", "{"]).refused(3, &["--schema", "not JSON"]);
+    peer.submit(&["x", "--schema", &shown(&peer.home.file("none.json"))])
+        .refused(3, &["--schema", "none.json"]);
+    peer.submit(&["x", "--choice", ""]).refused(3, &["constraint", "without text"]);
+    let twice = peer.submit(&["x", "--regex", "a", "--choice", "b"]);
+    assert_eq!(twice.code, 2, "{twice:?}");
+    let mut command = peer.home.bare(&["submit", "x", "--logprobs", "1"]);
+    command.arg("--data-dir").arg(peer.home.data());
+    let silent = peer.home.spawn(command).finish();
+    assert!(silent.code == 2 && silent.stderr.contains("--json"), "{silent:?}");
+}
+
+#[test]
+fn choices_of_one_seed_differ_and_their_receipts_replay() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let peer = home.up(&["--model", &model]);
+    let body = json!({ "model": "auto", "messages": [{ "role": "user", "content": "Tell me" }],
+        "max_tokens": 24, "temperature": 1.5, "seed": 3, "n": 2 });
+    let reply = Request::post(&peer.api(), "/v1/chat/completions", &body).send().json();
+    let content = |index: usize| text(&reply["choices"][index]["message"]["content"]);
+    assert_ne!(content(0), content(1), "{reply}");
+    for receipt in reply["llamesh"]["choices"].as_array().unwrap() {
+        let replayed = peer.run(&["verify", "--replay", "--model", &model, &text(&receipt["receipt"])]);
+        assert_eq!(replayed.document()["verdict"], "exact", "{replayed:?}");
+    }
+}
+
+#[test]
 fn an_echo_cannot_be_replayed() {
     let peer = Peer::up(&["--engine", "echo"]);
     let digest = text(&peer.submit(&["x"]).done()["receipt"]);

@@ -59,4 +59,6 @@ proptest! {
     }
 }
 
-const GOLDEN: (f32, [(u32, f32); 3]) = (0.0, [(0, 0.0), (0, 0.0), (0, 0.0)]);
+/// As computed elsewhere, with another sum and another logarithm.
+const GOLDEN: (f32, [(u32, f32); 3]) =
+    (-13.933_519, [(765, -4.383_518_7), (521, -4.396_019_5), (277, -4.408_519_3)]);

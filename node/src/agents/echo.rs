@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::error::Feature;
 use protocol::profile::LatencyClass;
-use protocol::{AgentOffer, Capability, Finish, Input, JobError, Price, Speed, Token};
+use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, Price, Speed, Token};
 use tokio::time::MissedTickBehavior;
 
 use super::{Agent, Context, Job, Running};
@@ -35,6 +36,8 @@ impl Echo {
     }
 
     async fn echo(&self, job: Job, context: Context) -> Result<Finish, JobError> {
+        // It says what it heard: in no other form, with no tool, and without any notion of what is likely.
+        job.check_without(&[Feature::Constraint, Feature::Logprobs, Feature::Tools])?;
         let text = last_text(&job.input)?;
         let words: Vec<&str> = text.split_inclusive(' ').flat_map(pieces).collect();
         let limit = job.order.sampling.max_tokens as usize;
@@ -56,6 +59,7 @@ impl Agent for Echo {
         AgentOffer {
             agent: self.name.clone(),
             capability: self.capability.clone(),
+            kinds: vec![JobKind::Generate],
             model: None,
             price: self.price,
             speed: Speed { prefill: 1_000_000, decode, latency: LatencyClass::Interactive },
@@ -90,7 +94,7 @@ fn pace(rate: u32) -> Option<tokio::time::Interval> {
 
 fn last_text(input: &Input) -> Result<&str, JobError> {
     match input {
-        Input::Chat(messages) => Ok(messages.last().map_or("", |message| &message.content)),
+        Input::Chat(chat) => Ok(chat.messages.last().map_or("", |message| &message.content)),
         Input::Text(text) => Ok(text),
         Input::Json(_) | Input::Tokens(_) => {
             Err(JobError::invalid("input", "must be text or chat messages for the echo agent"))

@@ -31,7 +31,7 @@ pub struct EmbedderAgent {
 impl EmbedderAgent {
     /// An agent that embeds with this model under `capability`.
     pub fn new(model: Hosted, capability: Capability, price: Price) -> Self {
-        let offer = offer_with(model.volume().offer(), capability, price, model.speed());
+        let offer = offer_with(model.volume().offer(), (capability, &[JobKind::Embed]), price, model.speed());
         Self { offer, model, working: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
@@ -43,6 +43,7 @@ impl EmbedderAgent {
     }
 
     async fn answer(&self, job: Job, context: Context) -> Result<Finish, JobError> {
+        job.check_without(&[Feature::Logprobs])?;
         let Input::Text(text) = job.input else {
             return Err(JobError::Unsupported { feature: Feature::Input });
         };
@@ -76,10 +77,6 @@ impl EmbedderAgent {
 impl Agent for EmbedderAgent {
     fn offer(&self) -> AgentOffer {
         AgentOffer { speed: self.model.speed(), ..self.offer.clone() }
-    }
-
-    fn kind(&self) -> JobKind {
-        JobKind::Embed
     }
 
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {

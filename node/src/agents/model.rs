@@ -4,6 +4,7 @@
 //! told, and steps become tokens. The worker's sink never blocks: a full channel hands the step back, and the worker
 //! offers it again.
 
+pub mod order;
 pub mod public;
 
 use std::num::NonZeroUsize;
@@ -11,24 +12,29 @@ use std::path::Path;
 use std::sync::Arc;
 
 use inference::{
-    Chat, FinishReason, Flow, LoadError, Loading, Prompt, PromptError, Request, Step, SubmitError,
+    Cancel, Engine, Event as Work, Flow, LoadError, Loading, Prompt, Request, Step, Submission, SubmitError,
+    Tenant, Text,
 };
-use inference::{Event as Work, GenerateError};
 use protocol::profile::LatencyClass;
 use protocol::receipt::prompt_digest;
-use protocol::{AgentOffer, Capability, ChatMessage, Finish, Input, JobError, Price, Role, Speed, Token};
+use protocol::{
+    AgentOffer, Capability, ChatMessage, Constraint, Finish, Input, JobError, JobKind, Order, Price, Role,
+    Scores, Speed, Token,
+};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Agent, Context, Job, Running, offer_with};
 use crate::clock;
 use crate::hosting::library::{Hosted, Lease};
+use order::{failure, finish, prompt, refusal, sampling};
 
 /// Steps between the worker and the agent's task. The worker is slowed down beyond it, not the other jobs.
 const STEPS: usize = 16;
-/// Prompts rendered at once; each may keep a core busy for a second.
-const RENDERINGS: usize = 2;
-/// A busy worker has a place again after about this long.
-const RETRY_AFTER_MS: u64 = 2_000;
+/// Prompts prepared at once; each may keep a core busy for a second.
+const PREPARATIONS: usize = 2;
+
+/// What a language model does.
+const KINDS: [JobKind; 2] = [JobKind::Generate, JobKind::Score];
 
 /// A model with a system prompt.
 #[derive(Clone, Debug)]
@@ -37,15 +43,15 @@ pub struct ModelAgent {
     model: Hosted,
     system: Option<String>,
     public_system: bool,
-    rendering: Arc<Semaphore>,
+    preparing: Arc<Semaphore>,
 }
 
 impl ModelAgent {
     /// An agent that answers with this model under `capability`.
     pub fn new(model: Hosted, capability: Capability, price: Price) -> Self {
-        let offer = offer_with(model.volume().offer(), capability, price, model.speed());
-        let rendering = Arc::new(Semaphore::new(RENDERINGS));
-        Self { offer, model, system: None, public_system: false, rendering }
+        let offer = offer_with(model.volume().offer(), (capability, &KINDS), price, model.speed());
+        let preparing = Arc::new(Semaphore::new(PREPARATIONS));
+        Self { offer, model, system: None, public_system: false, preparing }
     }
 
     /// The same with a system prompt, put before chats that bring none.
@@ -71,35 +77,46 @@ impl ModelAgent {
         let template_time = clock::now().0 / 1000;
         let (input, own_system) = with_system(job.input, self.system.as_deref());
         // What no model of this kind could read is no reason to load one.
-        let prompt = prompt(&input, template_time)?;
+        prompt(&input, template_time)?;
         let lease = self.model.lease().await?;
         let public = self.system.clone().filter(|_| own_system && self.public_system);
-        let Rendered { tokens, public } = self.render(&lease, prompt, public).await?;
+        let asked = Asked { order: job.order.value().clone(), input, constraint: job.constraint, template_time };
+        let Prepared { tokens, public, work } = self.prepare(&lease, asked, public).await?;
         let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         context.prompt(count, prompt_digest(&tokens), template_time).await;
-        tracing::trace!(tokens = count, public, "a prompt was rendered");
 
         let (steps, mut taken) = mpsc::channel(STEPS);
-        let sampling = sampling(&job.order.sampling);
-        let request = inference::Job::Generate(Request::new(tokens, sampling));
+        let withdrawal = Withdrawal(Cancel::default());
+        let tenant = Tenant(*job.order.signer().as_bytes());
+        let submission = Submission { job: work, tenant, public, cancel: withdrawal.0.clone() };
         // The worker has the sink as long as it works for this job, which may be a step longer than anybody waits.
         let hold = lease.hold();
         let sink = Box::new(move |event| {
             let _in_memory = &hold;
             forward(&steps, event)
         });
-        lease.worker()?.try_submit(request, sink).map_err(refused)?;
+        lease.worker()?.try_submit(submission, sink).map_err(refused)?;
+        let vocabulary = lease.worker()?.engine().vocabulary();
         while let Some(event) = taken.recv().await {
             match event {
-                Work::Step(Step::Prefilled { done, of }) => context.progress(done, of).await,
-                Work::Step(Step::Token { id, text, activations, .. }) => {
-                    context.token_with(Token { id: Some(id), text }, activations).await;
+                Work::Step(Step::Prefilled { done, of }) | Work::Scoring { done, of } => {
+                    context.progress(done, of).await;
+                }
+                Work::Step(Step::Token { id, text, activations, logprobs, .. }) => {
+                    let logprobs = logprobs.map(|found| order::logprobs(vocabulary, &found));
+                    context.token_with(Token { id: Some(id), text }, activations, logprobs).await;
                 }
                 Work::Step(Step::Finished { reason, rest, .. }) => {
                     if !rest.is_empty() {
                         context.token(Token { id: None, text: rest }).await;
                     }
                     return Ok(finish(reason));
+                }
+                Work::Scored(found) => {
+                    for piece in order::scores(vocabulary, &tokens, &found).pieces(&job.order.sampling)? {
+                        context.token(piece).await;
+                    }
+                    return Ok(Finish::EndOfText);
                 }
                 Work::Failed(error) => return Err(failure(error)),
                 Work::Started | Work::Replaying { .. } | Work::Replayed(_) => {}
@@ -108,38 +125,80 @@ impl ModelAgent {
         Err(JobError::Engine)
     }
 
-    /// Renders and tokenises off the runtime's threads: a megabyte of prompt takes a while. `public` is the system prompt
-    /// that the chat begins with, where that is no secret.
-    async fn render(
+    /// Renders, tokenises and compiles what the answer must be, off the runtime's threads: a megabyte of prompt takes a
+    /// while. `public` is the system prompt that the chat begins with, where that is no secret.
+    async fn prepare(
         &self,
         lease: &Lease,
-        prompt: Prompt,
+        asked: Asked,
         public: Option<String>,
-    ) -> Result<Rendered, JobError> {
+    ) -> Result<Prepared, JobError> {
         let (engine, hold) = (Arc::clone(lease.worker()?.engine()), lease.hold());
         // Permit and hold go with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
-        let permit = Arc::clone(&self.rendering).acquire_owned().await.map_err(|_| JobError::Engine)?;
-        let rendered = tokio::task::spawn_blocking(move || {
+        let permit = Arc::clone(&self.preparing).acquire_owned().await.map_err(|_| JobError::Engine)?;
+        let prepared = tokio::task::spawn_blocking(move || {
             let _held = (permit, hold);
-            let tokens = engine.prompt(&prompt)?;
-            let public = match (&prompt, public) {
-                (Prompt::Chat(chat), Some(system)) => {
-                    public::prefix(engine.as_ref(), &system, chat.now, &tokens)
-                }
-                _ => 0,
-            };
-            Ok(Rendered { tokens, public })
-        })
-        .await;
-        rendered.map_err(|_| JobError::Engine)?.map_err(|error| refusal(&error))
+            asked.prepare(engine.as_ref(), public.as_deref())
+        });
+        prepared.await.map_err(|_| JobError::Engine)?
     }
 }
 
-/// A prompt as the model reads it.
-struct Rendered {
+/// What was ordered.
+struct Asked {
+    order: Order,
+    input: Input,
+    constraint: Option<Constraint>,
+    template_time: u64,
+}
+
+/// What the worker is to do.
+struct Prepared {
+    /// The prompt as the model reads it.
     tokens: Vec<u32>,
     /// How many of the first tokens are nobody's secret.
     public: usize,
+    work: inference::Job,
+}
+
+impl Asked {
+    fn prepare(self, engine: &dyn Engine, public: Option<&str>) -> Result<Prepared, JobError> {
+        let prompt = prompt(&self.input, self.template_time)?;
+        let tokens = engine.prompt(&prompt).map_err(|error| refusal(&error))?;
+        let public = match (&prompt, public) {
+            (Prompt::Chat(chat), Some(system)) => public::prefix(engine, system, chat.now, &tokens),
+            _ => 0,
+        };
+        let work = match self.order.kind {
+            JobKind::Score => self.score(engine, &tokens)?,
+            _ => self.generate(engine, &tokens)?,
+        };
+        Ok(Prepared { tokens, public, work })
+    }
+
+    fn generate(&self, engine: &dyn Engine, tokens: &[u32]) -> Result<inference::Job, JobError> {
+        let request = Request {
+            constraint: order::constraint(engine, &self.input, self.constraint.as_ref())?,
+            logprobs: self.order.sampling.logprobs.map(usize::from),
+            ..Request::new(tokens.to_vec(), sampling(&self.order.sampling))
+        };
+        Ok(engine.generate(&request).map_err(failure)?.into())
+    }
+
+    fn score(&self, engine: &dyn Engine, tokens: &[u32]) -> Result<inference::Job, JobError> {
+        Scores::check_size(tokens.len(), &self.order.sampling)?;
+        let top = usize::from(self.order.sampling.logprobs.unwrap_or(0));
+        Ok(engine.score(&Text { tokens: tokens.to_vec(), top }).map_err(failure)?.into())
+    }
+}
+
+/// Takes a job back from the worker when nobody waits for it any more.
+struct Withdrawal(Cancel);
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 impl Agent for ModelAgent {
@@ -173,48 +232,6 @@ pub fn measure(engine: &dyn inference::Engine) -> Speed {
     Speed { prefill: speed.prefill as u32, decode: speed.decode as u32, latency }
 }
 
-/// The prompt of an input, as the engine takes it. Replay uses it too, so that both read the same.
-///
-/// # Errors
-/// [`JobError::Unsupported`] for JSON.
-pub fn prompt(input: &Input, template_time: u64) -> Result<Prompt, JobError> {
-    Ok(match input {
-        Input::Chat(messages) => Prompt::Chat(Chat {
-            messages: messages.iter().map(message).collect(),
-            now: i64::try_from(template_time).unwrap_or_default(),
-        }),
-        Input::Text(text) => Prompt::Text(text.clone()),
-        Input::Tokens(ids) => Prompt::Tokens(ids.clone()),
-        Input::Json(_) => return Err(JobError::Unsupported { feature: protocol::error::Feature::Input }),
-    })
-}
-
-/// The engine's sampling of an order's.
-pub fn sampling(order: &protocol::Sampling) -> inference::Sampling {
-    inference::Sampling {
-        max_tokens: order.max_tokens,
-        temperature: order.temperature,
-        top_p: order.top_p,
-        top_k: order.top_k,
-        min_p: order.min_p,
-        repeat_penalty: order.repeat_penalty,
-        frequency_penalty: order.frequency_penalty,
-        presence_penalty: order.presence_penalty,
-        stop: order.stop.clone(),
-        seed: order.seed,
-        choice: order.choice,
-    }
-}
-
-/// Why an answer ended, as a receipt says it.
-pub fn finish(reason: FinishReason) -> Finish {
-    match reason {
-        FinishReason::EndOfText => Finish::EndOfText,
-        FinishReason::Length => Finish::Length,
-        FinishReason::Stop => Finish::Stop,
-    }
-}
-
 fn forward(steps: &mpsc::Sender<Work>, event: Work) -> Flow {
     match steps.try_send(event) {
         Ok(()) => Flow::Continue,
@@ -226,9 +243,9 @@ fn forward(steps: &mpsc::Sender<Work>, event: Work) -> Flow {
 /// The input with the agent's system prompt, and whether it has it: a chat that brings its own keeps that.
 fn with_system(input: Input, system: Option<&str>) -> (Input, bool) {
     match (input, system) {
-        (Input::Chat(mut messages), Some(system)) if messages.iter().all(|m| m.role != Role::System) => {
-            messages.insert(0, ChatMessage { role: Role::System, content: system.to_owned(), name: None });
-            (Input::Chat(messages), true)
+        (Input::Chat(mut chat), Some(system)) if chat.messages.iter().all(|m| m.role != Role::System) => {
+            chat.messages.insert(0, ChatMessage::new(Role::System, system));
+            (Input::Chat(chat), true)
         }
         (input, _) => (input, false),
     }
@@ -236,35 +253,9 @@ fn with_system(input: Input, system: Option<&str>) -> (Input, bool) {
 
 fn refused(error: SubmitError) -> JobError {
     match error {
-        SubmitError::Busy => JobError::Busy { retry_after_ms: RETRY_AFTER_MS },
-        SubmitError::Stopped => JobError::Engine,
-    }
-}
-
-fn message(message: &ChatMessage) -> inference::Message {
-    let role = match message.role {
-        Role::Assistant => "assistant",
-        Role::System => "system",
-        Role::Tool => "tool",
-        Role::User => "user",
-    };
-    inference::Message { name: message.name.clone(), ..inference::Message::new(role, &message.content) }
-}
-
-fn refusal(error: &PromptError) -> JobError {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    match error {
-        PromptError::TooLong { tokens, context } => {
-            JobError::ContextExceeded { tokens: count(*tokens), context: count(*context) }
+        SubmitError::Busy { retry_after } => {
+            JobError::Busy { retry_after_ms: u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX) }
         }
-        other => JobError::invalid("input", &other.to_string()),
-    }
-}
-
-fn failure(error: GenerateError) -> JobError {
-    match error {
-        GenerateError::Prompt(error) => refusal(&error),
-        GenerateError::Sampling(error) => JobError::invalid("sampling", &error.to_string()),
-        GenerateError::Forward(_) | GenerateError::Panicked { .. } => JobError::Engine,
+        SubmitError::Stopped => JobError::Engine,
     }
 }

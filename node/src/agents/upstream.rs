@@ -20,7 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::error::Feature;
-use protocol::{AgentOffer, Capability, Finish, Input, JobError, Price, Sampling, Speed, Timestamp, Token};
+use protocol::{
+    AgentOffer, Capability, Constraint, Finish, Input, JobError, JobKind, Price, Speed, Timestamp, Token,
+};
 use reqwest::header::{AUTHORIZATION, HeaderValue, InvalidHeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,7 +30,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Agent, Context, Job, Running};
 use crate::clock;
 use answer::{Answer, Piece};
-use request::Body;
+use request::{Asked, Body};
 
 /// A key for a server. It is never printed, not even its length.
 #[derive(Clone)]
@@ -132,7 +134,11 @@ impl Upstream {
     }
 
     async fn serve(&self, job: Job, context: Context) -> Result<Finish, JobError> {
-        let mut run = Run::begin(self, &job.input, &job.order.sampling, job.order.limits.deadline).await?;
+        // Calls come back in a form of their own and likelihoods as the server likes; neither is the mesh's.
+        job.check_without(&[Feature::Logprobs, Feature::Tools])?;
+        let Job { order, input, constraint } = &job;
+        let asked = Asked { input, sampling: &order.sampling, constraint: constraint.as_ref() };
+        let mut run = Run::begin(self, &asked, order.limits.deadline).await?;
         loop {
             match run.next().await? {
                 Said::Piece(text) => context.token(Token { id: None, text }).await,
@@ -142,8 +148,8 @@ impl Upstream {
     }
 
     /// Sends the job and waits for the first byte of a good answer.
-    async fn ask(&self, input: &Input, sampling: &Sampling) -> Result<Response, JobError> {
-        let path = match input {
+    async fn ask(&self, asked: &Asked<'_>) -> Result<Response, JobError> {
+        let path = match asked.input {
             Input::Chat(_) => "chat/completions",
             Input::Text(_) => "completions",
             // Token ids are those of a model that this agent cannot name.
@@ -151,8 +157,15 @@ impl Upstream {
                 return Err(JobError::Unsupported { feature: Feature::Input });
             }
         };
+        // Of all forms only this one has a name that many servers know, and only in a chat.
+        if !matches!(
+            (asked.constraint, asked.input),
+            (None, _) | (Some(Constraint::JsonSchema(_)), Input::Chat(_))
+        ) {
+            return Err(JobError::Unsupported { feature: Feature::Constraint });
+        }
         let url = format!("{}/{path}", self.server.base_url.trim_end_matches('/'));
-        let mut request = self.client.post(url).json(&Body::new(&self.server.model, input, sampling));
+        let mut request = self.client.post(url).json(&Body::new(&self.server.model, asked)?);
         if let Some(ApiKey(header)) = &self.server.api_key {
             request = request.header(AUTHORIZATION, header.clone());
         }
@@ -189,6 +202,7 @@ impl Agent for Upstream {
         AgentOffer {
             agent: self.name.clone(),
             capability: self.capability.clone(),
+            kinds: vec![JobKind::Generate],
             model: None,
             price: self.price,
             speed: self.speed,
@@ -222,15 +236,10 @@ struct Run {
 }
 
 impl Run {
-    async fn begin(
-        upstream: &Upstream,
-        input: &Input,
-        sampling: &Sampling,
-        deadline: Timestamp,
-    ) -> Result<Self, JobError> {
+    async fn begin(upstream: &Upstream, asked: &Asked<'_>, deadline: Timestamp) -> Result<Self, JobError> {
         let deadline = clock::instant(deadline);
-        let response = in_time(deadline, upstream.ask(input, sampling)).await?;
-        Ok(Self { answer: Answer::new(response.bytes_stream()), left: sampling.max_tokens, deadline })
+        let response = in_time(deadline, upstream.ask(asked)).await?;
+        Ok(Self { answer: Answer::new(response.bytes_stream()), left: asked.sampling.max_tokens, deadline })
     }
 
     /// The next piece or the end. More pieces than the requester ordered tokens are never passed on, whatever the

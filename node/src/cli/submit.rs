@@ -6,13 +6,15 @@ use clap::Args;
 use crypto::PeerId;
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
-use protocol::Capability;
+use protocol::{Capability, ChatMessage, Role};
+use serde_json::value::RawValue;
 
 use super::session::{Client, Peer, Through};
 use super::{Common, print};
 use crate::api::control;
 use crate::failure::{Class, Failure};
 use crate::handle::NodeHandle;
+use crate::request::form::Form;
 use crate::request::{JobRequest, JobUpdate};
 
 /// Submit a job and stream its answer.
@@ -47,6 +49,18 @@ pub(super) struct Submit {
     /// A text that ends the answer (repeatable)
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// The answer is JSON that this schema describes: a file, or the schema itself
+    #[arg(long, value_name = "FILE|JSON", group = "form")]
+    schema: Option<String>,
+    /// The answer is what this expression matches
+    #[arg(long, value_name = "R", group = "form")]
+    regex: Option<String>,
+    /// The answer is one of these texts (repeatable)
+    #[arg(long, value_name = "TEXT", group = "form")]
+    choice: Vec<String>,
+    /// How likely each token was, with so many alternatives; needs --json
+    #[arg(long, value_name = "N")]
+    logprobs: Option<u8>,
     /// Only this peer
     #[arg(long, value_name = "PEER")]
     provider: Option<PeerId>,
@@ -67,6 +81,10 @@ impl Submit {
     /// Submits the job. Ctrl-C ends the process, and with it the stream, and with that the job.
     pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
         let through = self.through.clone();
+        if self.logprobs.is_some() && !common.json {
+            let why = "--logprobs are told token by token: add --json";
+            return Err(Failure::new(Class::Usage, why));
+        }
         let request = self.request()?;
         let peer = through.reach(&common).await?;
         let mut screen = Screen { json: common.json, folder: common.data_dir()?.receipts(), streamed: false };
@@ -78,13 +96,27 @@ impl Submit {
         outcome.and(left)
     }
 
+    /// What form the answer must have; the command line allows one at most.
+    fn form(&self) -> Result<Option<Form>, Failure> {
+        if let Some(given) = &self.schema {
+            let text = schema_text(given)?;
+            if text.len() > protocol::Constraint::MAX_LEN {
+                let why = format!("--schema: at most {} bytes are taken", protocol::Constraint::MAX_LEN);
+                return Err(Failure::new(Class::Request, why));
+            }
+            let broken = |error| Failure::new(Class::Request, format!("--schema: this is not JSON: {error}"));
+            return Ok(Some(Form::JsonSchema(RawValue::from_string(text).map_err(broken)?)));
+        }
+        let choices = (!self.choice.is_empty()).then(|| Form::Choices(self.choice.clone()));
+        Ok(choices.or_else(|| self.regex.clone().map(Form::Regex)))
+    }
+
     fn request(self) -> Result<JobRequest, Failure> {
-        use protocol::{ChatMessage, Role};
+        let constraint = self.form()?;
         let prompt = if self.prompt == "-" { read_stdin()? } else { self.prompt };
-        let message = |role, content| ChatMessage { role, content, name: None };
-        let system = self.system.map(|text| message(Role::System, text));
+        let system = self.system.map(|text| ChatMessage::new(Role::System, text));
         Ok(JobRequest {
-            messages: system.into_iter().chain([message(Role::User, prompt)]).collect(),
+            messages: system.into_iter().chain([ChatMessage::new(Role::User, prompt)]).collect(),
             capability: self.capability,
             model: self.model,
             provider: self.provider,
@@ -97,9 +129,27 @@ impl Submit {
             seed: self.seed,
             timeout_s: self.timeout,
             budget: self.budget,
+            logprobs: self.logprobs,
+            constraint,
             ..JobRequest::default()
         })
     }
+}
+
+/// The text of a schema: what begins as one does is one, and everything else the name of a file.
+fn schema_text(given: &str) -> Result<String, Failure> {
+    let fail = |why: String| Failure::new(Class::Request, format!("--schema: {why}"));
+    if given.trim_start().starts_with('{') {
+        return Ok(given.to_owned());
+    }
+    let file = std::fs::File::open(given)
+        .map_err(|error| fail(format!("{given}: {error}; give a file, or a JSON schema in braces")))?;
+    let mut text = String::new();
+    // A longer one is refused by its length; it need not be read to its end for that.
+    let limit = protocol::Constraint::MAX_LEN as u64 + 1;
+    let read = file.take(limit).read_to_string(&mut text);
+    read.map_err(|error| fail(format!("{given}: {error}")))?;
+    Ok(text)
 }
 
 /// JSON has no word for anything else: on its way to the running peer it would read as "not given".

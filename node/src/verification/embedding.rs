@@ -116,7 +116,8 @@ mod tests {
         let (network, key, nothing) =
             (Network::default(), SecretKey::from_seed(&[2; 32]), Digest::of("t", b""));
         let input = Input::Text(TEXT.to_owned());
-        let mut opening = Opening { input, salt: Salt([0; 16]), output, activations: Vec::new() };
+        let mut opening =
+            Opening { input, salt: Salt([0; 16]), output, activations: Vec::new(), constraint: None };
         let usage = Usage { prompt_tokens: embedding.tokens.len() as u32, completion_tokens: 1 };
         let mut receipt = Receipt {
             network: network.clone(),

@@ -40,9 +40,9 @@ fn order_sampling() -> Sampling {
 
 /// An honest answer of an engine.
 fn answer(engine: &dyn Engine) -> Answer {
-    let prompt = engine.prompt(&model::prompt(&input(), 0).unwrap()).unwrap();
+    let prompt = engine.prompt(&order::prompt(&input(), 0).unwrap()).unwrap();
     let (mut output, mut activations, mut finish) = (Vec::new(), Vec::new(), Finish::Length);
-    let request = Request::new(prompt.clone(), model::sampling(&order_sampling()));
+    let request = Request::new(prompt.clone(), order::sampling(&order_sampling()));
     for step in engine.generate(&request).unwrap() {
         match step.unwrap() {
             Step::Token { id, text, activations: committed, .. } => {
@@ -50,7 +50,7 @@ fn answer(engine: &dyn Engine) -> Answer {
                 activations.extend(committed);
             }
             Step::Finished { reason, rest, .. } => {
-                finish = model::finish(reason);
+                finish = order::finish(reason);
                 output.extend((!rest.is_empty()).then_some(Token { id: None, text: rest }));
             }
             Step::Prefilled { .. } => {}
@@ -105,7 +105,7 @@ fn file(engine: &dyn Engine, answer: Answer) -> ReceiptFile {
     };
     let receipt = Signed::sign(&network, &key, receipt);
     let acknowledgement = Signed::sign(&network, &key, Acknowledgement { receipt: receipt.digest() });
-    let opening = Some(Opening { input: input(), salt, output, activations });
+    let opening = Some(Opening { input: input(), salt, output, activations, constraint: None });
     let file = ReceiptFile { network, receipt, acknowledgement, opening };
     // A lie that the file's own checks see is none that a replay must see.
     ReceiptFile::parse(&file.render().unwrap()).unwrap()
@@ -207,7 +207,7 @@ fn only_the_same_exact_profile_is_judged_without_tolerance() {
     let claim = Claim {
         prompt: Vec::new(),
         answer: Vec::new(),
-        sampling: model::sampling(&order_sampling()),
+        sampling: order::sampling(&order_sampling()),
         finish: None,
         activations: Vec::new(),
         constraint: None,

@@ -3,8 +3,17 @@
 //! Only what the requester changed is sent: stricter servers refuse fields that they do not know, and `top_k`,
 //! `min_p` and `repeat_penalty` are not everybody's.
 
-use protocol::{ChatMessage, Input, Role, Sampling};
+use protocol::{ChatMessage, Constraint, Input, JobError, Role, Sampling};
 use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// What a job asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) input: &'a Input,
+    pub(super) sampling: &'a Sampling,
+    pub(super) constraint: Option<&'a Constraint>,
+}
 
 /// The body of `/chat/completions`, or of `/completions` for raw text.
 #[derive(Debug, Serialize)]
@@ -15,8 +24,24 @@ pub(super) struct Body<'a> {
     messages: Option<Vec<Message<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<ResponseFormat>,
     #[serde(flatten)]
     choosing: Choosing<'a>,
+}
+
+/// A JSON schema by the name that such servers know.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ResponseFormat {
+    JsonSchema { json_schema: NamedSchema },
+}
+
+#[derive(Debug, Serialize)]
+struct NamedSchema {
+    name: &'static str,
+    strict: bool,
+    schema: Box<RawValue>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,13 +75,27 @@ struct Choosing<'a> {
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(model: &'a str, input: &'a Input, sampling: &'a Sampling) -> Self {
-        let (messages, prompt) = match input {
-            Input::Chat(messages) => (Some(messages.iter().map(Message::new).collect()), None),
+    /// Constraints of other forms than a JSON schema are left out: who asks has refused them before.
+    pub(super) fn new(model: &'a str, asked: &Asked<'a>) -> Result<Self, JobError> {
+        let (messages, prompt) = match asked.input {
+            Input::Chat(chat) => (Some(chat.messages.iter().map(Message::new).collect()), None),
             Input::Text(text) => (None, Some(text.as_str())),
             Input::Json(_) | Input::Tokens(_) => (None, None),
         };
-        Self { model, stream: true, messages, prompt, choosing: Choosing::new(sampling) }
+        let response_format = match asked.constraint {
+            Some(Constraint::JsonSchema(schema)) => Some(ResponseFormat::of(schema)?),
+            _ => None,
+        };
+        let choosing = Choosing::new(asked.sampling);
+        Ok(Self { model, stream: true, messages, prompt, response_format, choosing })
+    }
+}
+
+impl ResponseFormat {
+    fn of(schema: &str) -> Result<Self, JobError> {
+        let broken = |_| JobError::invalid("constraint", "is a schema that is not valid JSON");
+        let schema = RawValue::from_string(schema.to_owned()).map_err(broken)?;
+        Ok(Self::JsonSchema { json_schema: NamedSchema { name: "answer", strict: true, schema } })
     }
 }
 
@@ -78,8 +117,8 @@ impl<'a> Choosing<'a> {
             frequency_penalty: sampling.frequency_penalty,
             presence_penalty: sampling.presence_penalty,
             stop: &sampling.stop,
-            // Others keep the seed in a signed number.
-            seed: sampling.seed & i64::MAX.cast_unsigned(),
+            // Others keep the seed in a signed number, and know no choices: another seed is another answer.
+            seed: sampling.seed.wrapping_add(u64::from(sampling.choice)) & i64::MAX.cast_unsigned(),
         }
     }
 }
@@ -94,18 +133,20 @@ fn is_one(value: &f32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use protocol::Chat;
     use serde_json::json;
 
     use super::*;
 
-    fn body(input: &Input, sampling: &Sampling) -> serde_json::Value {
-        let text = serde_json::to_string(&Body::new("m", input, sampling)).unwrap();
+    fn body(input: &Input, sampling: &Sampling, constraint: Option<&Constraint>) -> serde_json::Value {
+        let asked = Asked { input, sampling, constraint };
+        let text = serde_json::to_string(&Body::new("m", &asked).unwrap()).unwrap();
         serde_json::from_str(&text).unwrap()
     }
 
     #[test]
     fn defaults_stay_at_home() {
-        let sent = body(&Input::Text("Once".to_owned()), &Sampling::default());
+        let sent = body(&Input::Text("Once".to_owned()), &Sampling::default(), None);
         let expected = json!({
             "model": "m", "stream": true, "prompt": "Once", "max_tokens": 256, "temperature": 0.0, "seed": 0,
         });
@@ -126,8 +167,8 @@ mod tests {
             seed: u64::MAX,
             ..Sampling::default()
         };
-        let say = ChatMessage { role: Role::System, content: "Be brief.".to_owned(), name: None };
-        let sent = body(&Input::Chat(vec![say]), &sampling);
+        let say = ChatMessage::new(Role::System, "Be brief.");
+        let sent = body(&Input::Chat(Chat::from(vec![say])), &sampling, None);
         let expected = json!({
             "model": "m", "stream": true, "messages": [{ "role": "system", "content": "Be brief." }],
             "max_tokens": 256, "temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.05,
@@ -135,5 +176,18 @@ mod tests {
             "stop": ["\n"], "seed": i64::MAX,
         });
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_schema_goes_along_and_a_choice_changes_the_seed() {
+        let schema = Constraint::JsonSchema(r#"{"type":"object"}"#.to_owned());
+        let sampling = Sampling { seed: 5, choice: 2, ..Sampling::default() };
+        let chat = Input::Chat(Chat::from(vec![ChatMessage::new(Role::User, "x")]));
+        let sent = body(&chat, &sampling, Some(&schema));
+        let format = json!({
+            "type": "json_schema",
+            "json_schema": { "name": "answer", "strict": true, "schema": { "type": "object" } },
+        });
+        assert_eq!((&sent["response_format"], &sent["seed"]), (&format, &json!(7)));
     }
 }

@@ -1,5 +1,6 @@
 //! The agent against servers on loopback that behave well, badly, or not at all.
 
+use protocol::Sampling;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,7 +45,7 @@ impl Stub {
     async fn answers(self, input: &Input, sampling: &Sampling) -> Result<(Vec<String>, Finish), JobError> {
         let upstream = self.upstream();
         tokio::spawn(async move { drop(self.stream.await) });
-        let mut run = Run::begin(&upstream, input, sampling, FAR).await?;
+        let mut run = Run::begin(&upstream, &free(input, sampling), FAR).await?;
         let mut pieces = Vec::new();
         loop {
             match run.next().await? {
@@ -84,11 +85,12 @@ fn events(texts: &[&str], end: &str) -> String {
 }
 
 fn chat() -> Input {
-    Input::Chat(vec![protocol::ChatMessage {
-        role: protocol::Role::User,
-        content: "Hello?".to_owned(),
-        name: None,
-    }])
+    Input::Chat(vec![protocol::ChatMessage::new(protocol::Role::User, "Hello?")].into())
+}
+
+/// A job without a form.
+fn free<'a>(input: &'a Input, sampling: &'a Sampling) -> Asked<'a> {
+    Asked { input, sampling, constraint: None }
 }
 
 const FAR: Timestamp = Timestamp(u64::MAX);
@@ -100,7 +102,7 @@ async fn a_chat_streams() {
     let stub =
         Stub::says(events(&["", "Hel", "lo", "!"], &format!(": alive\n\n{STOP}data: [DONE]\n\n"))).await;
     let upstream = stub.upstream();
-    let mut run = Run::begin(&upstream, &chat(), &Sampling::default(), FAR).await.unwrap();
+    let mut run = Run::begin(&upstream, &free(&chat(), &Sampling::default()), FAR).await.unwrap();
     for text in ["Hel", "lo", "!"] {
         assert_eq!(run.next().await, Ok(Said::Piece(text.to_owned())));
     }
@@ -118,7 +120,7 @@ async fn raw_text_streams_from_the_other_endpoint() {
     let stub = Stub::says(reply("200 OK", "", body)).await;
     let upstream = stub.upstream();
     let input = Input::Text("Once".to_owned());
-    let mut run = Run::begin(&upstream, &input, &Sampling::default(), FAR).await.unwrap();
+    let mut run = Run::begin(&upstream, &free(&input, &Sampling::default()), FAR).await.unwrap();
     assert_eq!(run.next().await, Ok(Said::Piece(" upon".to_owned())));
     assert_eq!(run.next().await, Ok(Said::Finished(Finish::Length)));
     let (head, body) = stub.asked.await.unwrap();
@@ -203,10 +205,24 @@ async fn what_has_no_model_takes_no_token_ids() {
 }
 
 #[tokio::test]
+async fn a_form_that_servers_have_no_name_for_is_refused() {
+    let schema = Constraint::JsonSchema("{}".to_owned());
+    let forms = [Constraint::Regex("x".to_owned()), Constraint::Choices(vec!["x".to_owned()])];
+    let chats = forms.iter().map(|form| (chat(), form));
+    for (input, constraint) in chats.chain([(Input::Text("x".to_owned()), &schema)]) {
+        let upstream = Stub::says(String::new()).await.upstream();
+        let sampling = Sampling::default();
+        let asked = Asked { constraint: Some(constraint), ..free(&input, &sampling) };
+        let refused = Run::begin(&upstream, &asked, FAR).await.map(|_| ());
+        assert_eq!(refused, Err(JobError::Unsupported { feature: Feature::Constraint }));
+    }
+}
+
+#[tokio::test]
 async fn the_deadline_ends_the_waiting() {
     let stub = Stub::says(String::new()).await;
     let upstream = stub.upstream();
-    let run = Run::begin(&upstream, &chat(), &Sampling::default(), Timestamp(0)).await;
+    let run = Run::begin(&upstream, &free(&chat(), &Sampling::default()), Timestamp(0)).await;
     assert_eq!(run.unwrap_err(), JobError::DeadlineExceeded);
 }
 
@@ -214,7 +230,7 @@ async fn the_deadline_ends_the_waiting() {
 async fn dropping_a_run_hangs_up() {
     let stub = Stub::says(events(&["Hel"], "")).await;
     let upstream = stub.upstream();
-    let mut run = Run::begin(&upstream, &chat(), &Sampling::default(), FAR).await.unwrap();
+    let mut run = Run::begin(&upstream, &free(&chat(), &Sampling::default()), FAR).await.unwrap();
     assert_eq!(run.next().await, Ok(Said::Piece("Hel".to_owned())));
     let mut stream = stub.stream.await.unwrap();
     drop(run);

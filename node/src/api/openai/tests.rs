@@ -1,0 +1,133 @@
+//! Translation both ways, without a mesh: what requests become, and what replies are made of.
+
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use proptest::prelude::*;
+use protocol::{Alternative, Constraint, JobError, Logprobs, Token, ToolChoice};
+use serde_json::{Value, json};
+
+use super::likely::Likely;
+use super::messages::{Calling, Message, ResponseFormat, Tool};
+use super::{Error, likely, tools};
+
+fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    // As text, because a schema stays the text that it was.
+    serde_json::from_str(&value.to_string()).unwrap()
+}
+
+#[test]
+fn who_is_busy_says_when_to_come_back() {
+    for (retry_after_ms, seconds) in [(0, "0"), (1, "1"), (1000, "1"), (1500, "2")] {
+        let response = Error::from(JobError::Busy { retry_after_ms }).into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+    }
+    let response = Error::from(JobError::Engine).into_response();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert!(!response.headers().contains_key(header::RETRY_AFTER));
+}
+
+#[test]
+fn calls_are_taken_out_of_the_text_around_them() {
+    let call = |name: &str, arguments: &str| tools::Call { name: name.into(), arguments: arguments.into() };
+    let one = r#"<tool_call>{"name":"f","arguments":{"a": 1}}</tool_call>"#;
+    let two = "<tool_call>\n{\"name\": \"g\"}\n</tool_call>";
+    assert_eq!(tools::parse(one), (String::new(), vec![call("f", r#"{"a": 1}"#)]));
+    let both = format!("Let me see. {one}\n{two}\n");
+    let calls = vec![call("f", r#"{"a": 1}"#), call("g", "{}")];
+    assert_eq!(tools::parse(&both), ("Let me see.".to_owned(), calls));
+    // An answer that was cut off behind a whole call.
+    assert_eq!(tools::parse(&one[..one.len() - 12]).1.len(), 1);
+    for text in
+        [" no call at all ", "<tool_call>no JSON</tool_call>", "<tool_call>{\"name\":", "</tool_call>"]
+    {
+        assert_eq!(tools::parse(text), (text.to_owned(), Vec::new()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_text_without_calls_stays_as_it_is(parts in prop::collection::vec("[a-z<>{}/\" é]{0,9}|<tool_call>|</tool_call>", 0..9)) {
+        let text = parts.concat();
+        let (left, calls) = tools::parse(&text);
+        prop_assert!(calls.is_empty());
+        prop_assert_eq!(left, text);
+    }
+}
+
+#[test]
+fn messages_bring_calls_and_their_results() {
+    let message = |value: Value| read::<Message>(&value).message();
+    let call = json!({ "id": "c1", "type": "function", "function": { "name": "f", "arguments": "{}" } });
+    // No content, a content of null, parts: all are seen in the wild.
+    let said = message(json!({ "role": "assistant", "tool_calls": [call] })).unwrap();
+    assert_eq!((said.content.as_str(), said.tool_calls.len()), ("", 1));
+    assert_eq!((said.tool_calls[0].id.as_str(), said.tool_calls[0].arguments.as_str()), ("c1", "{}"));
+    let told = message(
+        json!({ "role": "tool", "tool_call_id": "c1", "content": [{ "type": "text", "text": "noon" }] }),
+    );
+    let told = told.unwrap();
+    assert_eq!((told.tool_call_id.as_deref(), told.content.as_str()), (Some("c1"), "noon"));
+    let plain =
+        message(json!({ "role": "assistant", "content": null, "tool_calls": null, "tool_call_id": null }));
+    assert!(plain.unwrap().tool_calls.is_empty());
+    assert!(message(json!({ "role": "cat", "content": "x" })).is_err());
+    assert!(message(json!({ "role": "user", "content": [{ "type": "image_url" }] })).is_err());
+}
+
+#[test]
+fn tools_and_forms_are_read_as_openai_writes_them() {
+    let function =
+        json!({ "name": "f", "description": null, "strict": true, "parameters": { "z": 1, "a": 2 } });
+    let offer = read::<Tool>(&json!({ "type": "function", "function": function })).offer().unwrap();
+    assert_eq!((offer.name.as_str(), offer.description.as_str()), ("f", ""));
+    assert!(read::<Tool>(&json!({ "type": "web_search" })).offer().is_err());
+    let choice = |value: Value| read::<Calling>(&value).choice();
+    assert_eq!(choice(json!("required")).unwrap(), ToolChoice::Required);
+    let named = json!({ "type": "function", "function": { "name": "f" } });
+    assert_eq!(choice(named).unwrap(), ToolChoice::Named("f".to_owned()));
+    assert!(choice(json!("sometimes")).is_err());
+    let form = |value: Value| read::<ResponseFormat>(&value).form().map(|form| form.map(Constraint::from));
+    assert_eq!(form(json!({ "type": "text" })).unwrap(), None);
+    let object = Constraint::JsonSchema(r#"{"type":"object"}"#.to_owned());
+    assert_eq!(form(json!({ "type": "json_object" })).unwrap(), Some(object));
+    let schema = json!({ "name": "n", "schema": { "type": "array" }, "strict": false });
+    let array = Constraint::JsonSchema(r#"{"type":"array"}"#.to_owned());
+    assert_eq!(form(json!({ "type": "json_schema", "json_schema": schema })).unwrap(), Some(array));
+    for bad in [json!({ "type": "json_schema" }), json!({ "type": "xml" })] {
+        assert!(form(bad).is_err());
+    }
+}
+
+fn alternative(text: &str, logprob: f32) -> Alternative {
+    Alternative { id: 1, text: text.to_owned(), logprob }
+}
+
+#[test]
+fn a_chat_tells_how_likely_its_tokens_are() {
+    let token = Token { id: Some(1), text: "é".to_owned() };
+    let told = Logprobs { logprob: -1.5, top: vec![alternative("e", -0.5), alternative("é", -1.5)] };
+    let value = likely::of_chat([(&token, Some(&told))]);
+    let e = json!({ "token": "e", "logprob": -0.5, "bytes": [101] });
+    let accented = json!({ "token": "é", "logprob": -1.5, "bytes": [195, 169] });
+    let mut content = accented.clone();
+    content["top_logprobs"] = json!([e, accented]);
+    assert_eq!(value, json!({ "content": [content], "refusal": null }));
+    assert_eq!(likely::of_chat([(&token, None)]), Value::Null);
+}
+
+#[test]
+fn a_completion_tells_it_in_parallel_lists() {
+    let mut lists = Likely::after(2);
+    lists.push("né", None);
+    // Two parts of one character read the same; the likelier one counts, and the token is always there.
+    let top = [alternative("\u{fffd}", -0.5), alternative("\u{fffd}", -2.0)];
+    lists.push("x", Some((-3.0, &top)));
+    let expected = json!({
+        "tokens": ["né", "x"],
+        "token_logprobs": [null, -3.0],
+        "top_logprobs": [null, { "\u{fffd}": -0.5, "x": -3.0 }],
+        "text_offset": [2, 4],
+    });
+    assert_eq!(lists.value(), expected);
+}
