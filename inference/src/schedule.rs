@@ -12,8 +12,8 @@
 //!    A pass that brings tokens has at most as many rows as the caller finds comfortable ([`Schedule::comfort`]), so that
 //!    serving many stretches nobody's gaps beyond a bound; who would be one too many waits.
 //! 3. **Memory.** A pass never needs more pages than there is room. If it would, the caller frees something and asks
-//!    again; [`Schedule::preempt`] names the job to be set back: the latest of the tenant that has most. It
-//!    goes to the front of its tenant's queue, and reads again what it had read.
+//!    again; [`Schedule::preempt`] names the job to be set back: one whose reader is behind, or else the latest of the
+//!    tenant that has most. It goes to the front of its tenant's queue, and reads again what it had read.
 //! 4. **Nothing lingers.** What was removed needs nothing from the next pass on.
 
 pub mod pace;
@@ -288,14 +288,16 @@ impl Schedule {
         }
     }
 
-    /// Sets a running job back, unless it is the only one: it waits again, first of its tenant's, and holds nothing.
+    /// Sets a running job back, unless it is the only one that needs anything: it waits again, first of its tenant's, and
+    /// holds nothing.
     pub fn preempt(&mut self) -> Option<JobNumber> {
-        if self.running.len() < 2 {
+        let count = |tenant| self.running.iter().filter(|running| running.demand.tenant == tenant).count();
+        let holders = self.running.iter().filter(|running| running.holds > 0);
+        let victim = *holders.max_by_key(|r| (r.blocked, count(r.demand.tenant), r.admitted))?;
+        let Running { job, mut demand, needs, holds, admitted, .. } = victim;
+        if !self.running.iter().any(|other| other.job != job && other.needs > 0) {
             return None;
         }
-        let count = |tenant| self.running.iter().filter(|running| running.demand.tenant == tenant).count();
-        let victim = self.running.iter().max_by_key(|running| (count(running.demand.tenant), running.admitted));
-        let Running { job, mut demand, needs, holds, admitted, .. } = *victim?;
         demand.known = needs + holds;
         // A twin would wait for it, and it for the twin.
         demand.twins = None;

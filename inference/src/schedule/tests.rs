@@ -218,6 +218,14 @@ fn who_is_set_back_is_the_latest_of_the_tenant_that_has_most() {
     assert_eq!(schedule.preempt(), Some(4));
     schedule.remove(1);
     assert_eq!(schedule.preempt(), None, "the last one is left to run");
+    for number in [5, 6] {
+        schedule.submit(number, demand(5, 8)).unwrap();
+    }
+    while let Admission::Job(number) = schedule.admit(100) {
+        schedule.needs(number, 1, 8);
+    }
+    schedule.block(2, true);
+    assert_eq!(schedule.preempt(), Some(2), "whose reader is behind loses least");
 }
 
 #[test]

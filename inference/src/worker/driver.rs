@@ -313,25 +313,17 @@ impl Driver {
         }
     }
 
-    /// Tells the schedule where a job is, and keeps what it read.
+    /// Keeps what a job read, and tells the schedule where it is.
     fn settle(&mut self, number: JobNumber) {
         let Some(seat) = self.seats.get_mut(&number) else { return };
-        let job = &seat.job;
         let over = seat.pending.back().is_some_and(Event::is_last);
-        self.schedule.needs(number, if over { 0 } else { job.needs() }, job.reading().done());
-        let reading = job.reading();
-        if job.shareable() == 0 || reading.done() < reading.prompt().len() || seat.kept && !over {
-            return;
+        seat.keep(&mut self.prefixes, over);
+        if over {
+            // Its last events may have to wait for the reader; its memory need not.
+            seat.job.reading_mut().adopt(self.engine.sequence(), 0);
         }
-        seat.kept = true;
-        let read = &reading.tokens()[..reading.done()];
-        if let Some(fork) = reading.fork(reading.done()) {
-            self.prefixes.keep(Scope::Private(seat.tenant), read, fork);
-        }
-        let public = seat.public.min(reading.prompt().len());
-        if let Some(fork) = reading.fork(public).filter(|_| public > 0 && !over) {
-            self.prefixes.keep(Scope::Public, &read[..public], fork);
-        }
+        let (needs, holds) = (seat.job.needs(), seat.job.reading().done());
+        self.schedule.needs(number, if over { 0 } else { needs }, holds);
     }
 }
 
@@ -356,6 +348,24 @@ impl Seat {
             }
         }
         Delivery::Taken
+    }
+
+    /// Keeps what was read for the same tenant's next prompt, and what is public for everybody's: once when the prompt has
+    /// been read, and once at the end.
+    fn keep(&mut self, prefixes: &mut Prefixes, over: bool) {
+        let reading = self.job.reading();
+        if self.job.shareable() == 0 || reading.done() < reading.prompt().len() || self.kept && !over {
+            return;
+        }
+        self.kept = true;
+        let read = &reading.tokens()[..reading.done()];
+        if let Some(fork) = reading.fork(reading.done()) {
+            prefixes.keep(Scope::Private(self.tenant), read, fork);
+        }
+        let public = self.public.min(reading.prompt().len());
+        if let Some(fork) = reading.fork(public).filter(|_| public > 0 && !over) {
+            prefixes.keep(Scope::Public, &read[..public], fork);
+        }
     }
 
     fn advance(&mut self, read: Read) {

@@ -1,26 +1,15 @@
 //! Serving many changes no bit: whatever shares a pass, waits, is set back, or was read before.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 
 use super::*;
 use crate::sample::Sampling;
-use crate::tiny::write_tiny;
 use crate::engine::Request;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-fn tiny() -> Arc<dyn Engine> {
-    static MODEL: OnceLock<Arc<dyn Engine>> = OnceLock::new();
-    Arc::clone(MODEL.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tiny.gguf");
-        write_tiny(&path, 3).unwrap();
-        crate::load(&path).unwrap()
-    }))
-}
 
 /// All that an answer is: its tokens with what is committed to, and how it ends.
 type Answer = Vec<Step>;
@@ -35,8 +24,8 @@ fn steps(events: impl IntoIterator<Item = Event>) -> Answer {
 }
 
 /// The answer as a generation alone gives it.
-fn alone(request: &Request) -> Answer {
-    let steps = tiny().generate(request).unwrap().map(Result::unwrap);
+fn alone(engine: &dyn Engine, request: &Request) -> Answer {
+    let steps = engine.generate(request).unwrap().map(Result::unwrap);
     steps.filter(|step| !matches!(step, Step::Prefilled { .. })).collect()
 }
 
@@ -103,7 +92,8 @@ fn serve(worker: &Worker, plans: &[Plan]) -> BTreeMap<usize, Answer> {
 /// One thousand random schedules on workers of all sizes, each answer against the one that it is alone.
 #[test]
 fn no_schedule_changes_a_bit() {
-    // A context is 16 pages, and no less memory is taken.
+    let reference = tiny();
+    // A context is 16 pages, and no less memory is taken. Each has a model of its own, whose memory it counts.
     let worker = |slots| Worker::start(tiny(), Serving { slots, queue: 64, memory: 0 }).unwrap();
     let workers = [worker(1), worker(3), worker(16)];
     let mut runner = TestRunner::new(Config { cases: 1_000, failure_persistence: None, ..Config::default() });
@@ -113,7 +103,7 @@ fn no_schedule_changes_a_bit() {
             for (number, answer) in serve(&workers[which], &plans) {
                 let request = &plans[number].request;
                 let mut known = known.borrow_mut();
-                let truth = known.entry(format!("{request:?}")).or_insert_with(|| alone(request));
+                let truth = known.entry(format!("{request:?}")).or_insert_with(|| alone(reference.as_ref(), request));
                 prop_assert_eq!(&answer, &*truth, "job {} of {:?}", number, plans);
             }
             Ok(())
@@ -137,7 +127,7 @@ fn many_choices_begin_with_one_prefill() {
     let plan = |choice| Plan { tenant: 1, request: request(choice), called_off: None, public: 0, room: 64 };
     let plans: Vec<_> = (0..8).map(plan).collect();
     let answers = serve(&worker, &plans);
-    assert!((0..8).all(|choice| answers[&(choice as usize)] == alone(&request(choice))));
+    assert!((0..8).all(|choice| answers[&(choice as usize)] == alone(worker.engine().as_ref(), &request(choice))));
     assert_eq!(worker.tally().reused, 7 * 199);
     assert!(worker.tally().rows < 200 + 8 * 5, "{:?}", worker.tally());
 }
