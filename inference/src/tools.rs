@@ -1,9 +1,9 @@
 //! Tools that a model may call: how a template tells of them, how an answer is made to call one, how calls are read.
 //!
 //! A model calls a tool by writing a name and arguments in the syntax that it was trained on, so the syntax is the
-//! model's and everything else follows from it: what stands in the prompt, the [`grammar`] that forces a call, and
+//! model's and everything else follows from it: what stands in the prompt, the [`grammar()`] that forces a call, and
 //! what [`parse`] finds in an answer. Templates that know tools write them themselves, in the shape that Hugging
-//! Face's library gives them; for one that does not, [`Fallback`] tells of them in words and in [`CallSyntax::Hermes`].
+//! Face's library gives them; for one that does not, messages tell of them in words and in [`CallSyntax::Hermes`].
 //!
 //! JSON stays text, and is read into values that keep the order of keys: the order is part of the prompt, and the prompt
 //! must be the same on every peer.

@@ -165,6 +165,7 @@ fn introduction(tools: &[Tool]) -> Result<String, ToolError> {
 const TOOL: &str = "tool";
 const SYSTEM: &str = "system";
 const FUNCTION: &str = "function";
+/// What Mistral's templates demand of an id.
 const MISTRAL_ID: usize = 9;
 const HOW_TO_CALL: &str = "</tools>\nTo call a tool, answer with its name and its arguments, exactly in this form:\n\
     <tool_call>\n{\"name\": \"the tool's name\", \"arguments\": {\"argument\": \"value\"}}\n</tool_call>";
