@@ -53,7 +53,10 @@ fn a_second_model_that_is_damaged_does_not_stop_the_first() {
     peer.submit(&["the otter", "--max-tokens", "8"]).done();
     let gone = peer.submit(&["the otter", "--capability", "code.generation", "--max-tokens", "8"]);
     gone.refused(4, &["code.generation"]);
-    assert!(peer.process.stderr().contains("tiny-2.gguf"), "{}", peer.process.stderr());
+    let Peer { process, home: _home, .. } = peer;
+    process.signal("TERM");
+    let outcome = process.finish();
+    assert!(outcome.stderr.contains("tiny-2.gguf"), "{outcome:?}");
 }
 
 #[test]

@@ -251,6 +251,19 @@ fn the_least_recently_used_model_makes_room() {
 }
 
 #[test]
+fn a_small_model_takes_no_room_before_a_large_one_that_waited_first() {
+    let mut world = World::new(10, &[6, 8, 2], None);
+    world.ask(0);
+    world.finish_load(true);
+    world.ask(1);
+    world.ask(2);
+    assert!(world.loading.is_empty(), "the small one would fit, and another one after it");
+    world.end(0);
+    world.finish_unload();
+    assert_eq!(world.loading, [name(1), name(2)]);
+}
+
+#[test]
 fn a_model_in_constant_use_starves_nobody() {
     let mut world = World::new(4, &[4, 4], None);
     world.ask(0);
