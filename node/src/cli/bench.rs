@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use crypto::Digest;
-use inference::bench::{Measured, measure};
+use inference::bench::{Measured, Served, measure};
 use inference::{Engine, EngineChoice, LoadError, Loading, kernels, load_exactly, load_with};
 use serde::Serialize;
 
@@ -57,6 +57,9 @@ struct Report {
     decode: f64,
     prefill128: f64,
     prefill512: f64,
+    batch8: f64,
+    batch16: f64,
+    serve: Served,
     verify_share: f64,
     /// The most memory that the process ever held, as a multiple of the model file; `None` where the system does not say.
     peak_over_file: Option<f64>,
@@ -82,7 +85,7 @@ impl Bench {
             let what = "candle's models take no --threads: leave it out, or set RAYON_NUM_THREADS";
             return Err(Failure::new(Class::Usage, what));
         }
-        let measured = measure(loaded.engine.as_ref()).map_err(Failure::of(Class::Model))?;
+        let measured = measure(&loaded.engine).map_err(Failure::of(Class::Model))?;
         Ok(Report::of(&loaded, &measured))
     }
 
@@ -115,7 +118,7 @@ fn candle(path: &Path) -> Result<Loaded, LoadError> {
 impl Report {
     fn of(loaded: &Loaded, measured: &Measured) -> Self {
         let Loaded { engine, kernel, threads } = loaded;
-        let Measured { decode, prefill128, prefill512, verify_share, digest } = *measured;
+        let Measured { decode, prefill128, prefill512, batch8, batch16, verify_share, digest, ref serve } = *measured;
         let peak_over_file = peak_memory().map(|bytes| bytes as f64 / engine.card().file_size.max(1) as f64);
         Self {
             profile: engine.profile().to_owned(),
@@ -124,10 +127,22 @@ impl Report {
             decode,
             prefill128,
             prefill512,
+            batch8,
+            batch16,
+            serve: serve.clone(),
             verify_share,
             peak_over_file,
             digest,
         }
+    }
+
+    fn served(&self) -> String {
+        let Served { clients, throughput, speedup, gap_p95_ms, gap_p95_over_alone, first_token_p50_ms, .. } =
+            self.serve;
+        format!(
+            "{clients} clients: {throughput:.1} tokens/s, {speedup:.1} times one at a time; a token at least every \
+             {gap_p95_ms:.1} ms (p95, {gap_p95_over_alone:.1} times alone), the first after {first_token_p50_ms:.0} ms"
+        )
     }
 
     fn show(&self) -> Result<(), Failure> {
@@ -139,6 +154,9 @@ impl Report {
             ("decode", rate(self.decode)),
             ("prefill 128", rate(self.prefill128)),
             ("prefill 512", rate(self.prefill512)),
+            ("batch 8", rate(self.batch8)),
+            ("batch 16", rate(self.batch16)),
+            ("serve", self.served()),
             ("verify / make", format!("{:.3}", self.verify_share)),
             ("peak / file", memory),
             ("digest", self.digest.to_string()),

@@ -12,7 +12,7 @@ pub fn prefix(engine: &dyn Engine, system: &str, now: i64, prompt: &[u32]) -> us
     let chat = |user: &str| {
         let messages = vec![Message::new("system", system), Message::new("user", user)];
         // Whatever is wrong with the system prompt is told for the prompt itself.
-        engine.prompt(&Prompt::Chat(Chat { messages, now })).unwrap_or_default()
+        engine.prompt(&Prompt::Chat(Chat { messages, now, ..Chat::default() })).unwrap_or_default()
     };
     let [one, other] = DECOYS.map(chat);
     let common = |a: &[u32], b: &[u32]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
@@ -37,7 +37,7 @@ mod tests {
 
     fn tokens(engine: &dyn Engine, messages: &[(&str, &str)]) -> Vec<u32> {
         let messages = messages.iter().map(|(role, text)| Message::new(*role, *text)).collect();
-        engine.prompt(&Prompt::Chat(Chat { messages, now: 5 })).unwrap()
+        engine.prompt(&Prompt::Chat(Chat { messages, now: 5, ..Chat::default() })).unwrap()
     }
 
     #[test]
@@ -46,7 +46,7 @@ mod tests {
         let public = |prompt: &[u32]| prefix(engine.as_ref(), system, 5, prompt);
         let asks = |user: &str| tokens(engine.as_ref(), &[("system", system), ("user", user)]);
         let shared = public(&asks("hello"));
-        let text = engine.render(&Chat { messages: vec![Message::new("system", system)], now: 5 }).unwrap();
+        let text = engine.render(&Chat { messages: vec![Message::new("system", system)], now: 5, ..Chat::default() }).unwrap();
         let begin = text.find(system).unwrap() + system.len();
         assert!(
             shared >= engine.tokenize(&text[..begin]).unwrap().len(),
@@ -67,7 +67,7 @@ mod tests {
         let prompt = tokens(engine.as_ref(), &[("system", "secret"), ("user", "hello")]);
         let shared = prefix(engine.as_ref(), "public", 5, &prompt);
         let until =
-            engine.render(&Chat { messages: vec![Message::new("system", "secret")], now: 5 }).unwrap();
+            engine.render(&Chat { messages: vec![Message::new("system", "secret")], now: 5, ..Chat::default() }).unwrap();
         let until = &until[..until.find("secret").unwrap()];
         assert!(shared <= engine.tokenize(until).unwrap().len());
     }

@@ -11,6 +11,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use futures::stream::unfold;
+use inference::ToolCall;
 use protocol::event::Completion;
 use protocol::{Logprobs, Token, ToolChoice};
 use serde::Deserialize;
@@ -118,7 +119,7 @@ impl Said {
         let text = told.text();
         let (text, calls) = if most == 0 { (text, Vec::new()) } else { tools::parse(&text) };
         let name =
-            |(index, call): (usize, &tools::Call)| call.value(&format!("call_{}_{index}", receipt.job));
+            |(index, call): (usize, &ToolCall)| tools::value(call, &format!("call_{}_{index}", receipt.job));
         let calls: Vec<Value> = calls.iter().take(most).enumerate().map(name).collect();
         let finish = if calls.is_empty() { reason(receipt.finish) } else { "tool_calls" };
         Self { text, calls, finish }

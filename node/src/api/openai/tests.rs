@@ -2,13 +2,12 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use proptest::prelude::*;
 use protocol::{Alternative, Constraint, JobError, Logprobs, Token, ToolChoice};
 use serde_json::{Value, json};
 
 use super::likely::Likely;
 use super::messages::{Calling, Message, ResponseFormat, Tool};
-use super::{Error, likely, tools};
+use super::{Error, likely};
 
 fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     // As text, because a schema stays the text that it was.
@@ -25,34 +24,6 @@ fn who_is_busy_says_when_to_come_back() {
     let response = Error::from(JobError::Engine).into_response();
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert!(!response.headers().contains_key(header::RETRY_AFTER));
-}
-
-#[test]
-fn calls_are_taken_out_of_the_text_around_them() {
-    let call = |name: &str, arguments: &str| tools::Call { name: name.into(), arguments: arguments.into() };
-    let one = r#"<tool_call>{"name":"f","arguments":{"a": 1}}</tool_call>"#;
-    let two = "<tool_call>\n{\"name\": \"g\"}\n</tool_call>";
-    assert_eq!(tools::parse(one), (String::new(), vec![call("f", r#"{"a": 1}"#)]));
-    let both = format!("Let me see. {one}\n{two}\n");
-    let calls = vec![call("f", r#"{"a": 1}"#), call("g", "{}")];
-    assert_eq!(tools::parse(&both), ("Let me see.".to_owned(), calls));
-    // An answer that was cut off behind a whole call.
-    assert_eq!(tools::parse(&one[..one.len() - 12]).1.len(), 1);
-    for text in
-        [" no call at all ", "<tool_call>no JSON</tool_call>", "<tool_call>{\"name\":", "</tool_call>"]
-    {
-        assert_eq!(tools::parse(text), (text.to_owned(), Vec::new()));
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_text_without_calls_stays_as_it_is(parts in prop::collection::vec("[a-z<>{}/\" é]{0,9}|<tool_call>|</tool_call>", 0..9)) {
-        let text = parts.concat();
-        let (left, calls) = tools::parse(&text);
-        prop_assert!(calls.is_empty());
-        prop_assert_eq!(left, text);
-    }
 }
 
 #[test]
