@@ -33,6 +33,11 @@ impl Completion {
         Some(Self { bytes, tokens })
     }
 
+    /// What it adds to the text.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// How many tokens it takes.
     pub(super) const fn len(&self) -> usize {
         self.tokens.len()
@@ -66,7 +71,7 @@ pub(super) struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// The outline after `bytes`; of texts that are not JSON it says nothing.
+    /// The outline after `bytes`, none if they cannot be; of texts that are not JSON it says nothing.
     fn outline(&self, outline: Outline, bytes: &[u8]) -> Option<Outline> {
         if self.json { outline.after(bytes) } else { Some(outline) }
     }
@@ -95,7 +100,14 @@ pub(super) fn search(
         matching,
         origin,
         tails: origin.tails(),
-        nodes: vec![Node { parent: 0, piece: Vec::new(), length: 0, row: 0, outline: origin.outline }],
+        nodes: vec![Node {
+            parent: 0,
+            piece: Vec::new(),
+            length: 0,
+            row: 0,
+            outline: origin.outline,
+            extra: 0,
+        }],
         frontier: BinaryHeap::from([Reverse((0, 0))]),
         taken: Vec::new(),
         states: HashSet::new(),
@@ -118,6 +130,8 @@ struct Node {
     /// Places inside the same lexeme, after the same text, have the same number.
     row: usize,
     outline: Outline,
+    /// What its way cost for coming again to places that look alike.
+    extra: usize,
 }
 
 struct Search<'a> {
@@ -175,6 +189,7 @@ impl Search<'_> {
         fitting.extend(whole);
         for from in fitting {
             let tail = &completion.bytes[from..];
+            let Some(_) = self.origin.outline(outline, tail) else { continue };
             if self.matching.advance(tail) {
                 let accepts = self.matching.accepts();
                 self.matching.retreat(tail.len());
@@ -197,8 +212,8 @@ impl Search<'_> {
         let Some(outline) = self.origin.outline(self.nodes[from].outline, &[step.byte]) else { return };
         if self.ends.insert((row, ended, step.byte, step.to)) {
             let visits = self.visits.entry((step.to, outline)).or_insert(0);
-            let extra = *visits * VISITED;
-            *visits += 1;
+            let extra = VISITED * *visits;
+            *visits = MAX_VISITS.min(*visits + 1);
             self.add(from, vec![step.byte], None, extra);
         }
     }
@@ -207,9 +222,10 @@ impl Search<'_> {
     fn add(&mut self, parent: usize, piece: Vec<u8>, row: Option<usize>, extra: usize) {
         let Some(outline) = self.origin.outline(self.nodes[parent].outline, &piece) else { return };
         let length = self.nodes[parent].length + piece.len();
+        let extra = self.nodes[parent].extra + extra;
         let at = self.nodes.len();
         if length <= MAX_BYTES && at < MAX_NODES {
-            self.nodes.push(Node { parent, piece, length, row: row.unwrap_or(at), outline });
+            self.nodes.push(Node { parent, piece, length, row: row.unwrap_or(at), outline, extra });
             self.frontier.push(Reverse((length + outline.open() + extra, at)));
         }
     }
@@ -241,6 +257,8 @@ impl Search<'_> {
 
 /// What it costs to come again to a place that looks like one seen before: a short value's worth of bytes.
 const VISITED: usize = 4;
+/// Visits after which it does not cost more: long lists have to come again and again.
+const MAX_VISITS: usize = 8;
 /// Tails that are tried at a place beside the whole; they are all ends of one text.
 const MAX_TAILS: usize = 16;
 /// The longest completion. Longer answers have no business being the shortest ones.

@@ -176,7 +176,9 @@ impl Guide {
             return self.matching.sound().map(|()| None);
         }
         let found = if self.matching.place() == before {
-            Ok(Some(self.known.clone()))
+            // Only the outline of a number can tell the two places apart.
+            let fits = !self.json || outline.after(self.known.bytes()).is_some();
+            Ok(fits.then(|| self.known.clone()))
         } else {
             let origin = Origin { json: self.json, outline, before: Some((&self.known, self.outline)) };
             search(&mut self.matching, &words, origin, places)
