@@ -258,6 +258,6 @@ const LOWEST_ALLOWED: f32 = -1e30;
 /// How often another token is drawn before only the known completion is left. Each costs a search.
 const MAX_DRAWS: usize = 8;
 /// Places that the first search looks at: some hundred bytes of completion with choices on the way.
-const FIRST_PLACES: usize = 4_096;
+const FIRST_PLACES: usize = 8_192;
 /// Places that the search after a token looks at: it has to find the way back to what was known.
 const NEXT_PLACES: usize = 256;
