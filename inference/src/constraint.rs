@@ -52,7 +52,8 @@ pub const MAX_CHOICES: usize = 1024;
 pub enum Constraint {
     /// A JSON value that this schema, itself JSON, accepts.
     JsonSchema(String),
-    /// A text that this regular expression matches from end to end. Without look-around and back references.
+    /// A text that this regular expression matches from end to end; `\d` and `\w` are of ASCII. Without look-around
+    /// and back references.
     Regex(String),
     /// One of these texts.
     Choices(Vec<String>),

@@ -57,7 +57,7 @@ fn answer(
     let mut logits = sequence.forward(&prompt).unwrap().logits;
     while ids.len() < budget && !guide.is_over() {
         let start = Instant::now();
-        sampling.choose(&logits, &prompt, &ids);
+        std::hint::black_box(sampling.choose(&logits, &prompt, &ids));
         let chosen = start.elapsed();
         let id =
             guide.settle(&mut logits, budget - ids.len(), |logits| sampling.choose(logits, &prompt, &ids))?;

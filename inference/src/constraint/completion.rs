@@ -1,6 +1,6 @@
 //! The search for a way to finish: from a place in a grammar to the nearest place where the text may end.
 //!
-//! Best first, over bytes. A byte counts one; so does every bracket that is open. Ways inside one lexeme that lead
+//! Best first, over bytes; brackets that are open count as the bytes that close them. Ways inside one lexeme that lead
 //! to the same state are one way; ways that end the same lexemes are too. Beyond that two places cannot be told to
 //! be equal (the library does not say), so coming again to a place that *looks* like one seen before only counts
 //! extra: that keeps the search going forward where a value may be `0` or `""`, and lets it count to `minItems`.
@@ -31,6 +31,11 @@ impl Completion {
         let mut tokens = words.spell(&bytes)?;
         tokens.reverse();
         Some(Self { bytes, tokens })
+    }
+
+    /// What it adds to the text.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// How many tokens it takes.
@@ -66,7 +71,7 @@ pub(super) struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// The outline after `bytes`; of texts that are not JSON it says nothing.
+    /// The outline after `bytes`, none if they cannot be; of texts that are not JSON it says nothing.
     fn outline(&self, outline: Outline, bytes: &[u8]) -> Option<Outline> {
         if self.json { outline.after(bytes) } else { Some(outline) }
     }
@@ -95,7 +100,14 @@ pub(super) fn search(
         matching,
         origin,
         tails: origin.tails(),
-        nodes: vec![Node { parent: 0, piece: Vec::new(), length: 0, row: 0, outline: origin.outline }],
+        nodes: vec![Node {
+            parent: 0,
+            piece: Vec::new(),
+            length: 0,
+            row: 0,
+            outline: origin.outline,
+            cost: 0,
+        }],
         frontier: BinaryHeap::from([Reverse((0, 0))]),
         taken: Vec::new(),
         states: HashSet::new(),
@@ -118,6 +130,8 @@ struct Node {
     /// Places inside the same lexeme, after the same text, have the same number.
     row: usize,
     outline: Outline,
+    /// What its way cost.
+    cost: usize,
 }
 
 struct Search<'a> {
@@ -152,7 +166,8 @@ impl Search<'_> {
                 }
             } else {
                 self.taken.extend_from_slice(&forced);
-                self.add(at, forced, None, 0);
+                let cost = forced.len() * FORCED;
+                self.add(at, forced, None, cost);
             }
             if self.matching.sound().is_err() {
                 return None;
@@ -175,7 +190,7 @@ impl Search<'_> {
         fitting.extend(whole);
         for from in fitting {
             let tail = &completion.bytes[from..];
-            if self.matching.advance(tail) {
+            if self.origin.outline(outline, tail).is_some() && self.matching.advance(tail) {
                 let accepts = self.matching.accepts();
                 self.matching.retreat(tail.len());
                 if accepts {
@@ -190,27 +205,28 @@ impl Search<'_> {
         let row = self.nodes[from].row;
         let Some(ended) = step.ended else {
             if self.states.insert((row, step.to)) {
-                self.add(from, vec![step.byte], Some(row), 0);
+                self.add(from, vec![step.byte], Some(row), CHOSEN);
             }
             return;
         };
         let Some(outline) = self.origin.outline(self.nodes[from].outline, &[step.byte]) else { return };
         if self.ends.insert((row, ended, step.byte, step.to)) {
             let visits = self.visits.entry((step.to, outline)).or_insert(0);
-            let extra = *visits * VISITED;
-            *visits += 1;
-            self.add(from, vec![step.byte], None, extra);
+            let cost = CHOSEN + VISITED * *visits;
+            *visits = MAX_VISITS.min(*visits + 1);
+            self.add(from, vec![step.byte], None, cost);
         }
     }
 
     /// Adds a node; without `row`, in a row of its own.
-    fn add(&mut self, parent: usize, piece: Vec<u8>, row: Option<usize>, extra: usize) {
+    fn add(&mut self, parent: usize, piece: Vec<u8>, row: Option<usize>, cost: usize) {
         let Some(outline) = self.origin.outline(self.nodes[parent].outline, &piece) else { return };
         let length = self.nodes[parent].length + piece.len();
+        let cost = self.nodes[parent].cost + cost;
         let at = self.nodes.len();
         if length <= MAX_BYTES && at < MAX_NODES {
-            self.nodes.push(Node { parent, piece, length, row: row.unwrap_or(at), outline });
-            self.frontier.push(Reverse((length + outline.open() + extra, at)));
+            self.nodes.push(Node { parent, piece, length, row: row.unwrap_or(at), outline, cost });
+            self.frontier.push(Reverse((cost + outline.open() * CHOSEN, at)));
         }
     }
 
@@ -239,8 +255,14 @@ impl Search<'_> {
     }
 }
 
-/// What it costs to come again to a place that looks like one seen before: a short value's worth of bytes.
-const VISITED: usize = 4;
+/// What a byte costs to which there was an alternative.
+const CHOSEN: usize = 4;
+/// What a byte costs to which there was none: such bytes come in long runs, and long runs take few tokens.
+const FORCED: usize = 1;
+/// What each earlier visit to a place that looks the same costs: a short value's worth of bytes.
+const VISITED: usize = 16;
+/// Visits after which it does not cost more: long lists have to come again and again.
+const MAX_VISITS: usize = 8;
 /// Tails that are tried at a place beside the whole; they are all ends of one text.
 const MAX_TAILS: usize = 16;
 /// The longest completion. Longer answers have no business being the shortest ones.

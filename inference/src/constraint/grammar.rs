@@ -6,6 +6,7 @@ use std::thread;
 
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::earley::Parser;
+use llguidance::regex_to_lark;
 
 use super::matching::{Matching, guarded};
 use super::words::Words;
@@ -38,13 +39,18 @@ fn parser(words: &Words, grammar: TopLevelGrammar) -> Result<Parser, ConstraintE
 fn grammar(constraint: &Constraint) -> Result<GrammarWithLexer, ConstraintError> {
     Ok(match constraint {
         Constraint::JsonSchema(text) => GrammarWithLexer::from_json_schema(schema::read(text)?),
-        Constraint::Regex(expression) => GrammarWithLexer::from_regex(expression),
+        Constraint::Regex(expression) => by_expression(expression),
         Constraint::Choices(choices) => {
             let choices: Vec<_> = choices.iter().map(|choice| literally(choice)).collect();
-            GrammarWithLexer::from_regex(&choices.join("|"))
+            by_expression(&choices.join("|"))
         }
         Constraint::Grammar(text) => GrammarWithLexer::from_lark(text.clone()),
     })
+}
+
+/// As in JSON Schema's patterns, `\d` and `\w` are of ASCII.
+fn by_expression(expression: &str) -> GrammarWithLexer {
+    GrammarWithLexer::from_lark(format!("start: /{}/", regex_to_lark(expression, "dw")))
 }
 
 /// A regular expression for one text: everything but letters and digits by its number.

@@ -176,7 +176,9 @@ impl Guide {
             return self.matching.sound().map(|()| None);
         }
         let found = if self.matching.place() == before {
-            Ok(Some(self.known.clone()))
+            // Only the outline of a number can tell the two places apart.
+            let fits = !self.json || outline.after(self.known.bytes()).is_some();
+            Ok(fits.then(|| self.known.clone()))
         } else {
             let origin = Origin { json: self.json, outline, before: Some((&self.known, self.outline)) };
             search(&mut self.matching, &words, origin, places)
@@ -256,6 +258,6 @@ const LOWEST_ALLOWED: f32 = -1e30;
 /// How often another token is drawn before only the known completion is left. Each costs a search.
 const MAX_DRAWS: usize = 8;
 /// Places that the first search looks at: some hundred bytes of completion with choices on the way.
-const FIRST_PLACES: usize = 4_096;
+const FIRST_PLACES: usize = 8_192;
 /// Places that the search after a token looks at: it has to find the way back to what was known.
 const NEXT_PLACES: usize = 256;

@@ -1,6 +1,6 @@
 //! What a schema may not ask for, because the library would take it and not keep to it.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::ConstraintError;
 
@@ -35,8 +35,8 @@ fn check(value: &Value, root: bool) -> Result<(), ConstraintError> {
             object.values().try_for_each(|value| check(value, false))
         }
         Value::Array(values) => values.iter().try_for_each(|value| check(value, false)),
-        Value::Number(number) if number.as_f64().is_none_or(|number| number.abs() > LARGEST_NUMBER) => {
-            Err(unsupported(&format!("the number {number}, which is beyond {LARGEST_NUMBER:e}")))
+        Value::Number(number) if beyond(number) => {
+            Err(unsupported(&format!("the number {number}, which is beyond {LARGEST_NUMBER}")))
         }
         _ => Ok(()),
     }
@@ -59,10 +59,19 @@ fn check_object(object: &Map<String, Value>, root: bool) -> Result<(), Constrain
     Ok(())
 }
 
+fn beyond(number: &Number) -> bool {
+    match (number.as_i64(), number.as_u64(), number.as_f64()) {
+        (Some(number), _, _) => number.unsigned_abs() > LARGEST_NUMBER,
+        (_, Some(_), _) => true,
+        (_, _, Some(number)) => number.abs() > LARGEST_NUMBER as f64,
+        _ => true,
+    }
+}
+
 fn unsupported(what: &str) -> ConstraintError {
     ConstraintError::Unsupported { what: what.to_owned() }
 }
 
 const OPTIONS: &str = "x-guidance";
 /// Beyond 2⁵³ a float, as which the library reads numbers, skips some.
-const LARGEST_NUMBER: f64 = 9_007_199_254_740_992.0;
+const LARGEST_NUMBER: u64 = 1 << 53;
