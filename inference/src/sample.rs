@@ -14,15 +14,23 @@
 //!
 //! Ties, in every step, go to the lowest token id. Arithmetic is `f64` in a fixed order with [`math`](crate::math).
 
+//!
+//! That is the definition, and a test holds what is done against it, bit for bit. What is done looks at most logits
+//! only to see that they are small: `scores` computes what is asked for, `filters` finds the few tokens that can
+//! be kept, `total` bounds the sum over the vocabulary before it computes it.
+
+mod filters;
 pub mod noise;
+mod scores;
+mod total;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::math::exp;
-use noise::{Noise, gumbel};
+use filters::Filters;
+use noise::{Draw, Noise, WORD, gumbel};
+use scores::{BLOCK, Scores};
 
 /// How a token is drawn, and when to stop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,9 +138,9 @@ impl Sampling {
     /// Draws the token that follows `prompt` and `answer`; the output index is the answer's length.
     #[must_use]
     pub fn choose(&self, logits: &[f32], prompt: &[u32], answer: &[u32]) -> u32 {
-        let scores = self.scores(logits, prompt, answer);
+        let scores = Scores::new(self, logits, prompt, answer);
         if self.temperature == 0.0 {
-            return highest(&scores);
+            return scores.likeliest();
         }
         self.draw(&scores, &mut self.noise(answer)).winner.id
     }
@@ -140,13 +148,12 @@ impl Sampling {
     /// Draws like [`choose`](Self::choose) and measures how far `claimed` was from being drawn.
     #[must_use]
     pub fn judge(&self, logits: &[f32], prompt: &[u32], answer: &[u32], claimed: u32) -> Judgement {
-        let scores = self.scores(logits, prompt, answer);
-        let Some(&claim) = scores.get(claimed as usize) else {
+        let scores = Scores::new(self, logits, prompt, answer);
+        let Some(claim) = scores.get(claimed) else {
             return Judgement { chosen: self.choose(logits, prompt, answer), margin: f64::INFINITY };
         };
         if self.temperature == 0.0 {
-            let chosen = highest(&scores);
-            return Judgement { chosen, margin: scores[chosen as usize] - claim };
+            return Judgement { chosen: scores.likeliest(), margin: scores.top() - claim };
         }
         let mut noise = self.noise(answer);
         let Drawn { winner, kept } = self.draw(&scores, &mut noise);
@@ -160,67 +167,16 @@ impl Sampling {
     }
 
     /// Steps 4 to 7.
-    fn draw(&self, scores: &[f64], noise: &mut Noise) -> Drawn {
-        let all = scores.iter().zip(0..).map(|(&score, id)| Candidate { id, score });
-        if self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0 {
-            return Drawn { winner: best(all, noise), kept: None };
-        }
-        let mut kept: Vec<_> = all.collect();
-        self.filter(&mut kept);
-        // The noise is read in the order of ids.
-        kept.sort_unstable_by_key(|candidate| candidate.id);
-        Drawn { winner: best(kept.iter().copied(), noise), kept: Some(kept) }
+    fn draw(&self, scores: &Scores<'_>, noise: &mut Noise) -> Drawn {
+        let Some(filters) = Filters::of(self) else {
+            return Drawn { winner: Contest::new(noise).among_all(scores), kept: None };
+        };
+        let kept = filters.keep(scores);
+        Drawn { winner: Contest::new(noise).among(&kept), kept: Some(kept) }
     }
 
     fn noise(&self, answer: &[u32]) -> Noise {
         Noise::new(self.seed, self.choice, answer.len() as u64)
-    }
-
-    /// Steps 1 to 3, in the order of token ids.
-    fn scores(&self, logits: &[f32], prompt: &[u32], answer: &[u32]) -> Vec<f64> {
-        let mut scores: Vec<_> = logits.iter().map(|&logit| clean(logit)).collect();
-        self.penalise(&mut scores, prompt, answer);
-        if self.temperature != 0.0 {
-            let divisor = f64::from(self.temperature);
-            scores.iter_mut().for_each(|score| *score /= divisor);
-        }
-        scores
-    }
-
-    fn penalise(&self, scores: &mut [f64], prompt: &[u32], answer: &[u32]) {
-        if self.repeat_penalty != 1.0 {
-            let penalty = f64::from(self.repeat_penalty);
-            for id in recent(prompt, answer) {
-                if let Some(score) = scores.get_mut(id as usize) {
-                    *score = if *score > 0.0 { *score / penalty } else { *score * penalty };
-                }
-            }
-        }
-        if self.frequency_penalty != 0.0 || self.presence_penalty != 0.0 {
-            for (id, count) in counts(answer) {
-                if let Some(score) = scores.get_mut(id as usize) {
-                    *score -= f64::from(self.frequency_penalty) * f64::from(count);
-                    *score -= f64::from(self.presence_penalty);
-                }
-            }
-        }
-    }
-
-    /// Steps 4 to 6. What is left is never empty; its order does not matter.
-    fn filter(&self, candidates: &mut Vec<Candidate>) {
-        let k = self.top_k as usize;
-        if k > 0 && k < candidates.len() {
-            candidates.select_nth_unstable_by(k - 1, likelier);
-            candidates.truncate(k);
-        }
-        let Some(top) = candidates.iter().copied().min_by(likelier) else { return };
-        if self.top_p < 1.0 {
-            keep_nucleus(candidates, f64::from(self.top_p), top.score);
-        }
-        if self.min_p > 0.0 {
-            let least = f64::from(self.min_p);
-            candidates.retain(|c| c.id == top.id || exp(c.score - top.score) >= least);
-        }
     }
 }
 
@@ -251,30 +207,65 @@ struct Drawn {
     kept: Option<Vec<Candidate>>,
 }
 
-fn highest(scores: &[f64]) -> u32 {
-    let mut highest = (0, f64::NEG_INFINITY);
-    for (&score, id) in scores.iter().zip(0..) {
-        if score > highest.1 {
-            highest = (id, score);
-        }
-    }
-    highest.0
+/// Step 7: who has the highest noised score.
+struct Contest<'a> {
+    noise: &'a mut Noise,
+    winner: Option<Candidate>,
 }
 
-/// Step 7. A logarithm is taken only where the noise's ceiling leaves a chance to win.
-fn best(candidates: impl Iterator<Item = Candidate>, noise: &mut Noise) -> Candidate {
-    let mut winner: Option<Candidate> = None;
-    for candidate in candidates {
-        let draw = noise.draw(candidate.id);
-        if winner.is_some_and(|w| candidate.score + draw.ceiling() < w.score) {
-            continue;
+impl<'a> Contest<'a> {
+    fn new(noise: &'a mut Noise) -> Self {
+        Self { noise, winner: None }
+    }
+
+    fn enter(&mut self, candidate: Candidate) {
+        let draw = self.noise.draw(candidate.id);
+        self.contend(candidate, draw);
+    }
+
+    /// A logarithm is taken only where the noise's ceiling leaves a chance to win.
+    fn contend(&mut self, candidate: Candidate, draw: Draw) {
+        if self.winner.is_some_and(|w| candidate.score + draw.ceiling() < w.score) {
+            return;
         }
         let noised = Candidate { id: candidate.id, score: candidate.score + gumbel(draw) };
-        if winner.is_none_or(|w| likelier(&noised, &w) == Ordering::Less) {
-            winner = Some(noised);
+        if self.winner.is_none_or(|w| likelier(&noised, &w) == Ordering::Less) {
+            self.winner = Some(noised);
         }
     }
-    winner.unwrap_or(Candidate { id: 0, score: 0.0 })
+
+    /// The best of some candidates.
+    fn among(mut self, candidates: &[Candidate]) -> Candidate {
+        candidates.iter().for_each(|&candidate| self.enter(candidate));
+        self.winner.unwrap_or(NOBODY)
+    }
+
+    /// The best of all tokens. The likeliest come first: many others are then too far below to win whatever their
+    /// noise is, and it is not even looked up.
+    fn among_all(mut self, scores: &Scores<'_>) -> Candidate {
+        scores.visit(scores.reached_by(FIRST), |candidate| self.enter(candidate));
+        let Some(Candidate { score, .. }) = self.winner else { return NOBODY };
+        // Where scores are so large that rounding is felt, all are looked at.
+        let within = score.abs() < PRECISE;
+        let floor = if within { (score - HIGHEST_NOISE) * scores.divisor() } else { f64::NEG_INFINITY };
+        scores.visit_blocks(floor, |scores, first| self.enter_block(scores, first));
+        scores.changed_at_least(floor).for_each(|candidate| self.enter(candidate));
+        self.winner.unwrap_or(NOBODY)
+    }
+
+    /// Tokens in a row, of which hardly any has a chance.
+    fn enter_block(&mut self, scores: &[f64], first: u32) {
+        let mut words = [[0; WORD]; BLOCK];
+        self.noise.read(first, &mut words[..scores.len()]);
+        let mut to_beat = self.winner.map_or(f64::NEG_INFINITY, |w| w.score);
+        for ((&score, &word), id) in scores.iter().zip(&words).zip(first..) {
+            let draw = Draw::of(word);
+            if score + draw.ceiling() >= to_beat {
+                self.contend(Candidate { id, score }, draw);
+                to_beat = self.winner.map_or(to_beat, |w| w.score);
+            }
+        }
+    }
 }
 
 /// How far a token that a filter removed is below the weakest that it kept.
@@ -284,47 +275,6 @@ fn short_of(kept: &[Candidate], claim: Candidate) -> f64 {
     }
     let weakest = kept.iter().map(|c| c.score).fold(f64::INFINITY, f64::min);
     (weakest - claim.score).max(0.0)
-}
-
-/// Keeps the shortest run of likeliest candidates that holds `p` of the probability. Only as much as the run
-/// needs is sorted; the total is summed in the order of token ids, the run from the likeliest on.
-fn keep_nucleus(candidates: &mut Vec<Candidate>, p: f64, top: f64) {
-    if !candidates.is_sorted_by_key(|c| c.id) {
-        candidates.sort_unstable_by_key(|c| c.id);
-    }
-    let total: f64 = candidates.iter().map(|c| exp(c.score - top)).sum();
-    let (mut sorted, mut sum) = (0, 0.0);
-    while sorted < candidates.len() {
-        let end = (sorted.max(NUCLEUS_STEP) * 2).min(candidates.len());
-        if end < candidates.len() {
-            candidates[sorted..].select_nth_unstable_by(end - sorted - 1, likelier);
-        }
-        candidates[sorted..end].sort_unstable_by(likelier);
-        for at in sorted..end {
-            sum += exp(candidates[at].score - top);
-            if sum >= p * total {
-                candidates.truncate(at + 1);
-                return;
-            }
-        }
-        sorted = end;
-    }
-}
-
-fn clean(logit: f32) -> f64 {
-    if logit.is_nan() { f64::from(f32::MIN) } else { f64::from(logit.clamp(f32::MIN, f32::MAX)) }
-}
-
-fn recent(prompt: &[u32], answer: &[u32]) -> BTreeSet<u32> {
-    answer.iter().rev().chain(prompt.iter().rev()).take(REPEAT_WINDOW).copied().collect()
-}
-
-fn counts(answer: &[u32]) -> BTreeMap<u32, u32> {
-    let mut counts = BTreeMap::new();
-    for &id in answer {
-        *counts.entry(id).or_insert(0) += 1;
-    }
-    counts
 }
 
 fn in_range(name: &'static str, value: f32, low: f32, high: f32) -> Result<(), SamplingError> {
@@ -341,8 +291,14 @@ pub const REPEAT_WINDOW: usize = 64;
 pub const MAX_STOPS: usize = 16;
 /// A stop text is held back while it may be coming, so it must be short.
 pub const MAX_STOP_BYTES: usize = 256;
-/// Half of the first run that is sorted for top-p; most nuclei are smaller.
-const NUCLEUS_STEP: usize = 64;
+/// Who wins where there is no token.
+const NOBODY: Candidate = Candidate { id: 0, score: 0.0 };
+/// How many likely tokens are noised before the rest.
+const FIRST: usize = 16;
+/// More than the noise of any draw: `−ln(−ln(1 − 2^−53))` is 36.74.
+const HIGHEST_NOISE: f64 = 37.0;
+/// Scores below this are exact to far less than what [`HIGHEST_NOISE`] is too much.
+const PRECISE: f64 = 1e9;
 
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,9 @@ use crate::math::ln;
 #[derive(Debug)]
 pub struct Noise {
     stream: blake3::OutputReader,
-    block: Box<[u8; BLOCK]>,
+    block: [[u8; WORD]; BLOCK],
     /// Which block of the stream is in `block`.
-    loaded: Option<u64>,
+    loaded: Option<u32>,
 }
 
 impl Noise {
@@ -24,7 +24,7 @@ impl Noise {
         hasher.update(&seed.to_le_bytes());
         hasher.update(&choice.to_le_bytes());
         hasher.update(&index.to_le_bytes());
-        Self { stream: hasher.finalize_xof(), block: Box::new([0; BLOCK]), loaded: None }
+        Self { stream: hasher.finalize_xof(), block: [[0; WORD]; BLOCK], loaded: None }
     }
 
     /// Gumbel noise of a token: `−ln(−ln u)` with `u` uniform in (0, 1).
@@ -33,18 +33,21 @@ impl Noise {
         gumbel(self.draw(token))
     }
 
-    /// Fifty-two uniform bits for a token; ids in ascending order read the stream once.
+    /// Fifty-two uniform bits for a token; the next few tokens' are then at hand.
     pub(super) fn draw(&mut self, token: u32) -> Draw {
-        let offset = u64::from(token) * 8;
-        let (block, within) = (offset / BLOCK as u64, (offset % BLOCK as u64) as usize);
+        let (block, within) = (token / BLOCK as u32, token as usize % BLOCK);
         if self.loaded != Some(block) {
-            self.stream.set_position(block * BLOCK as u64);
-            self.stream.fill(self.block.as_mut_slice());
-            self.loaded = Some(block);
+            let mut words = [[0; WORD]; BLOCK];
+            self.read(block * BLOCK as u32, &mut words);
+            (self.block, self.loaded) = (words, Some(block));
         }
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.block[within..within + 8]);
-        Draw(u64::from_le_bytes(bytes) >> 12)
+        Draw::of(self.block[within])
+    }
+
+    /// The words of a run of tokens from `first` on, read at once: see [`Draw::of`].
+    pub(super) fn read(&mut self, first: u32, words: &mut [[u8; WORD]]) {
+        self.stream.set_position(u64::from(first) * WORD as u64);
+        self.stream.fill(words.as_flattened_mut());
     }
 }
 
@@ -53,6 +56,12 @@ impl Noise {
 pub(super) struct Draw(u64);
 
 impl Draw {
+    /// The draw of a token that owns this word of the stream.
+    #[inline]
+    pub(super) fn of(word: [u8; WORD]) -> Self {
+        Self(u64::from_le_bytes(word) >> 12)
+    }
+
     /// A bound that the noise cannot exceed, without a logarithm: with `n` leading ones `−ln u` is above
     /// `2^−(n+1)`. It lets the sampler skip tokens that cannot win.
     pub(super) fn ceiling(self) -> f64 {
@@ -68,8 +77,10 @@ pub(super) fn gumbel(draw: Draw) -> f64 {
 }
 
 const CONTEXT: &str = "llamesh inference 1 sampling noise";
-/// BLAKE3 computes many blocks of 64 bytes side by side; a sampler reads all of them in order.
-const BLOCK: usize = 4096;
+/// Bytes of the stream that a token owns.
+pub(super) const WORD: usize = 8;
+/// Tokens of 64 bytes, which is what BLAKE3 computes at least.
+const BLOCK: usize = 8;
 /// 2^−52.
 const STEP: f64 = f64::EPSILON;
 /// A little above ln 2, so that the bound holds whatever the last bit of a logarithm is.

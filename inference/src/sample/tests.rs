@@ -1,38 +1,23 @@
 //! The pipeline against golden draws, and its chance against the softmax.
 
+mod plain;
+
 use super::*;
 use proptest::prelude::*;
 
-fn plain() -> Sampling {
+fn unfiltered() -> Sampling {
     Sampling { temperature: 1.0, top_p: 1.0, ..Sampling::default() }
 }
 
 fn greedy() -> Sampling {
-    Sampling { temperature: 0.0, ..plain() }
-}
-
-/// Steps 1 to 3.
-fn candidates(sampling: &Sampling, logits: &[f32], prompt: &[u32], answer: &[u32]) -> Vec<Candidate> {
-    let scores = sampling.scores(logits, prompt, answer);
-    scores.into_iter().zip(0..).map(|(score, id)| Candidate { id, score }).collect()
+    Sampling { temperature: 0.0, ..unfiltered() }
 }
 
 /// The tokens that survive the filters, by ascending id.
 fn survivors(sampling: &Sampling, logits: &[f32]) -> Vec<u32> {
-    let mut kept = candidates(sampling, logits, &[], &[]);
-    sampling.filter(&mut kept);
-    let mut ids: Vec<_> = kept.iter().map(|c| c.id).collect();
-    ids.sort_unstable();
-    ids
-}
-
-/// Step 7 without the short cut.
-fn best_by_hand(sampling: &Sampling, logits: &[f32], answer: &[u32]) -> u32 {
-    let mut kept = candidates(sampling, logits, &[], answer);
-    sampling.filter(&mut kept);
-    let mut noise = sampling.noise(answer);
-    let noised = kept.iter().map(|c| Candidate { id: c.id, score: c.score + noise.gumbel(c.id) });
-    noised.min_by(likelier).map_or(0, |c| c.id)
+    let scores = Scores::new(sampling, logits, &[], &[]);
+    let kept = Filters::of(sampling).map(|filters| filters.keep(&scores));
+    kept.unwrap_or_else(|| scores.at_least(f64::NEG_INFINITY)).iter().map(|c| c.id).collect()
 }
 
 #[test]
@@ -64,7 +49,7 @@ fn greedy_takes_the_highest_and_of_equals_the_lowest_id() {
 
 #[test]
 fn broken_logits_do_no_harm() {
-    for sampling in [greedy(), plain(), Sampling { top_k: 2, top_p: 0.5, min_p: 0.5, ..plain() }] {
+    for sampling in [greedy(), unfiltered(), Sampling { top_k: 2, top_p: 0.5, min_p: 0.5, ..unfiltered() }] {
         for logits in [
             vec![],
             vec![f32::NAN; 5],
@@ -84,33 +69,34 @@ fn broken_logits_do_no_harm() {
 fn filters_keep_what_they_say() {
     // Probabilities 0.4, 0.3, 0.2, 0.1.
     let logits: Vec<f32> = [0.2f32, 0.4, 0.1, 0.3].iter().map(|p| p.ln()).collect();
-    assert_eq!(survivors(&plain(), &logits), [0, 1, 2, 3]);
-    assert_eq!(survivors(&Sampling { top_k: 2, ..plain() }, &logits), [1, 3]);
-    assert_eq!(survivors(&Sampling { top_p: 0.65, ..plain() }, &logits), [1, 3]);
-    assert_eq!(survivors(&Sampling { top_p: 0.75, ..plain() }, &logits), [0, 1, 3]);
-    assert_eq!(survivors(&Sampling { top_p: 0.0, ..plain() }, &logits), [1]);
-    assert_eq!(survivors(&Sampling { min_p: 0.45, ..plain() }, &logits), [0, 1, 3]);
-    assert_eq!(survivors(&Sampling { min_p: 1.0, ..plain() }, &logits), [1]);
+    assert_eq!(survivors(&unfiltered(), &logits), [0, 1, 2, 3]);
+    assert_eq!(survivors(&Sampling { top_k: 2, ..unfiltered() }, &logits), [1, 3]);
+    assert_eq!(survivors(&Sampling { top_p: 0.65, ..unfiltered() }, &logits), [1, 3]);
+    assert_eq!(survivors(&Sampling { top_p: 0.75, ..unfiltered() }, &logits), [0, 1, 3]);
+    assert_eq!(survivors(&Sampling { top_p: 0.0, ..unfiltered() }, &logits), [1]);
+    assert_eq!(survivors(&Sampling { min_p: 0.45, ..unfiltered() }, &logits), [0, 1, 3]);
+    assert_eq!(survivors(&Sampling { min_p: 1.0, ..unfiltered() }, &logits), [1]);
     // Top-k comes first: of the two it leaves, the likelier has 4/7 of the probability.
-    assert_eq!(survivors(&Sampling { top_k: 2, top_p: 0.55, ..plain() }, &logits), [1]);
+    assert_eq!(survivors(&Sampling { top_k: 2, top_p: 0.55, ..unfiltered() }, &logits), [1]);
     // Ties at the edge go to the lower ids.
-    assert_eq!(survivors(&Sampling { top_k: 3, ..plain() }, &[0.0; 9]), [0, 1, 2]);
-    assert_eq!(survivors(&Sampling { top_p: 0.25, ..plain() }, &[0.0; 10]), [0, 1, 2]);
+    assert_eq!(survivors(&Sampling { top_k: 3, ..unfiltered() }, &[0.0; 9]), [0, 1, 2]);
+    assert_eq!(survivors(&Sampling { top_p: 0.25, ..unfiltered() }, &[0.0; 10]), [0, 1, 2]);
 }
 
 #[test]
 fn penalties_do_what_they_say() {
     let scores = |sampling: &Sampling, prompt: &[u32], answer: &[u32]| -> Vec<f64> {
-        candidates(sampling, &[2.0, -2.0, 1.0], prompt, answer).iter().map(|c| c.score).collect()
+        let scores = Scores::new(sampling, &[2.0, -2.0, 1.0], prompt, answer);
+        (0..3).map(|id| scores.get(id).unwrap()).collect()
     };
-    let repeat = Sampling { repeat_penalty: 2.0, ..plain() };
+    let repeat = Sampling { repeat_penalty: 2.0, ..unfiltered() };
     assert_eq!(scores(&repeat, &[0], &[1, 1]), [1.0, -4.0, 1.0]);
     let mut long = vec![2];
     long.extend([0; REPEAT_WINDOW]);
     assert_eq!(scores(&repeat, &long, &[]), [1.0, -2.0, 1.0], "beyond the window nothing is remembered");
-    let frequency = Sampling { frequency_penalty: 0.5, ..plain() };
+    let frequency = Sampling { frequency_penalty: 0.5, ..unfiltered() };
     assert_eq!(scores(&frequency, &[0, 0], &[2, 2, 77]), [2.0, -2.0, 0.0]);
-    let presence = Sampling { presence_penalty: 0.5, ..plain() };
+    let presence = Sampling { presence_penalty: 0.5, ..unfiltered() };
     assert_eq!(scores(&presence, &[0], &[2, 2]), [2.0, -2.0, 0.5]);
 }
 
@@ -121,7 +107,7 @@ fn draws_follow_the_softmax() {
     let draws = 20_000;
     let mut counts = [0.0; 5];
     for seed in 0..draws {
-        counts[Sampling { seed, ..plain() }.choose(&logits, &[], &[]) as usize] += 1.0;
+        counts[Sampling { seed, ..unfiltered() }.choose(&logits, &[], &[]) as usize] += 1.0;
     }
     let chi_squared: f64 = probabilities
         .iter()
@@ -138,7 +124,7 @@ fn a_margin_is_what_the_claim_lacks() {
     assert_eq!(greedy().judge(&logits, &[], &[], 1), Judgement { chosen: 0, margin: 0.75 });
     assert_eq!(greedy().judge(&logits, &[], &[], 3).margin, f64::INFINITY);
     // Raised by its margin, and a trifle, the claimed token is drawn.
-    let sampling = Sampling { temperature: 0.7, seed: 3, ..plain() };
+    let sampling = Sampling { temperature: 0.7, seed: 3, ..unfiltered() };
     let chosen = sampling.choose(&logits, &[], &[]);
     for claimed in (0..3).filter(|&id| id != chosen) {
         let margin = sampling.judge(&logits, &[], &[], claimed).margin;
@@ -152,7 +138,7 @@ fn a_margin_is_what_the_claim_lacks() {
 
 #[test]
 fn a_token_that_a_filter_removed_lacks_at_least_its_way_back() {
-    let sampling = Sampling { top_k: 1, ..plain() };
+    let sampling = Sampling { top_k: 1, ..unfiltered() };
     for seed in 0..200 {
         let judgement = Sampling { seed, ..sampling.clone() }.judge(&[1.0, 0.0], &[], &[], 1);
         assert!(judgement.chosen == 0 && judgement.margin >= 1.0, "{judgement:?}");
@@ -162,7 +148,7 @@ fn a_token_that_a_filter_removed_lacks_at_least_its_way_back() {
 #[test]
 fn parameters_out_of_range_are_named() {
     let bad = |change: fn(&mut Sampling)| {
-        let mut sampling = plain();
+        let mut sampling = unfiltered();
         change(&mut sampling);
         sampling.validate().unwrap_err()
     };
@@ -178,40 +164,137 @@ fn parameters_out_of_range_are_named() {
     assert_eq!(Sampling::default().validate(), Ok(()));
 }
 
-proptest! {
-    #[test]
-    fn the_short_cut_changes_nothing(
-        logits in prop::collection::vec(-20.0f32..20.0, 1..400),
-        seed: u64,
-        temperature in 0.05f32..5.0,
-    ) {
-        let sampling = Sampling { seed, temperature, ..plain() };
-        prop_assert_eq!(sampling.choose(&logits, &[], &[]), best_by_hand(&sampling, &logits, &[]));
-    }
+/// Logits as models have them: a bell with a few tokens far above it.
+fn lifelike(vocabulary: usize, seed: u64) -> Vec<f32> {
+    let mut noise = Noise::new(seed, 0, 0);
+    let bell = |noise: &mut Noise, id| (0..4).map(|part| noise.gumbel(id * 4 + part)).sum::<f64>();
+    let spread = 1.0 + seed as f64 % 3.0;
+    (0..vocabulary as u32)
+        .map(|id| (bell(&mut noise, id) * spread + 8.0 * noise.gumbel(id).max(2.0)) as f32)
+        .collect()
+}
 
-    #[test]
-    fn the_nucleus_is_what_a_full_sort_gives(
-        logits in prop::collection::vec((-60i8..60).prop_map(|l| f32::from(l) / 8.0), 1..600),
-        top_p in 0.0f32..1.0,
-    ) {
-        let sampling = Sampling { top_p, ..plain() };
-        let mut sorted = candidates(&sampling, &logits, &[], &[]);
-        let top = logits.iter().copied().fold(f32::MIN, f32::max);
-        let total: f64 = sorted.iter().map(|c| exp(c.score - f64::from(top))).sum();
-        sorted.sort_by(likelier);
-        let mut sum = 0.0;
-        let mut expected: Vec<u32> = Vec::new();
-        for c in &sorted {
-            expected.push(c.id);
-            sum += exp(c.score - f64::from(top));
-            if sum >= f64::from(top_p) * total {
-                break;
-            }
+/// Both ways, with whole judgements: of the drawn token and of another.
+fn assert_as_defined(sampling: &Sampling, logits: &[f32], (prompt, answer): (&[u32], &[u32]), claimed: u32) {
+    let defined = plain::judge(sampling, logits, (prompt, answer), claimed);
+    assert_eq!(sampling.judge(logits, prompt, answer, claimed), defined, "{sampling:?}");
+    let chosen = sampling.choose(logits, prompt, answer);
+    assert_eq!(chosen, plain::choose(sampling, logits, prompt, answer), "{sampling:?}");
+    assert_eq!(chosen, defined.chosen);
+}
+
+/// Whole vocabularies, where blocks, bounds and floors matter.
+#[test]
+fn what_is_done_is_what_is_defined_for_large_vocabularies() {
+    for seed in 0..48 {
+        let mut logits = lifelike(20_000 + 613 * seed as usize, seed);
+        if seed % 4 == 3 {
+            // As a grammar leaves them.
+            (0..logits.len()).filter(|id| id % 700 != 5).for_each(|id| logits[id] = f32::NEG_INFINITY);
         }
-        expected.sort_unstable();
-        prop_assert_eq!(survivors(&sampling, &logits), expected);
+        let answer: Vec<u32> = (0..200).map(|at| (at * at * 31) % 20_000).collect();
+        for (top_k, top_p, min_p) in [
+            (0, 0.95, 0.0),
+            (0, 1.0, 0.0),
+            (40, 0.9, 0.0),
+            (900, 1.0, 0.01),
+            (0, 1.0, 0.05),
+            (0, 0.999_999_94, 0.0),
+        ] {
+            let temperature = [0.7, 1.0, 2.5, 0.1][seed as usize / 4 % 4];
+            let repeat_penalty = [1.0, 1.1][seed as usize % 2];
+            let sampling =
+                Sampling { temperature, top_k, top_p, min_p, repeat_penalty, seed, ..Sampling::default() };
+            let claimed = plain::choose(&greedy(), &logits, &[], &[]);
+            assert_as_defined(&sampling, &logits, (&[1, 2, 3], &answer), claimed);
+        }
     }
+}
 
+/// How long a draw takes, in the ways that requests ask for it: `cargo test --release -- --ignored --nocapture draws`.
+#[test]
+#[ignore = "a measurement"]
+fn how_long_draws_take() {
+    let vocabulary = 49_152;
+    let draws: Vec<Vec<f32>> = (0..64).map(|seed| lifelike(vocabulary, seed)).collect();
+    let answer: Vec<u32> = (0..400).map(|at| (at * at * 31) % vocabulary as u32).collect();
+    let ways = [
+        ("greedy", greedy()),
+        ("default: temperature 0.7, top-p 0.95", Sampling::default()),
+        ("temperature 1, top-p 0.95", Sampling { temperature: 1.0, ..Sampling::default() }),
+        ("with penalties", Sampling { repeat_penalty: 1.1, frequency_penalty: 0.2, ..Sampling::default() }),
+        ("top-k 40, top-p 0.95", Sampling { top_k: 40, ..Sampling::default() }),
+        ("min-p 0.05", Sampling { min_p: 0.05, top_p: 1.0, ..Sampling::default() }),
+        ("temperature 0.7, no filters", Sampling { top_p: 1.0, ..Sampling::default() }),
+        ("temperature 1, no filters", unfiltered()),
+    ];
+    for (name, sampling) in ways {
+        let median = |draw: &dyn Fn(&[f32]) -> u32| {
+            let time = |logits: &Vec<f32>| {
+                let start = std::time::Instant::now();
+                std::hint::black_box(draw(logits));
+                start.elapsed()
+            };
+            let mut times: Vec<_> = draws.iter().cycle().take(192).map(time).collect();
+            times.sort();
+            times[96]
+        };
+        let done = median(&|logits| sampling.choose(logits, &[1, 2], &answer));
+        let defined = median(&|logits| plain::choose(&sampling, logits, &[1, 2], &answer));
+        println!("{name}: {done:?}, as defined {defined:?}");
+    }
+}
+
+/// Numbers with ties, and what no model should give.
+fn logit() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        6 => (-60i8..60).prop_map(|l| f32::from(l) / 8.0),
+        6 => -20.0f32..20.0,
+        1 => prop::sample::select(vec![
+            0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-40, 1e6, -1e6, 3e7,
+        ]),
+    ]
+}
+
+prop_compose! {
+    fn sampling()(
+        temperature in prop_oneof![Just(0.0f32), Just(0.7), Just(1.0), 0.005f32..10.0, Just(1e-40)],
+        top_p in prop_oneof![Just(1.0f32), Just(0.95), Just(0.0), 0.0f32..1.0, Just(0.999_999_94)],
+        top_k in prop_oneof![Just(0u32), 0u32..20, 0u32..700],
+        min_p in prop_oneof![Just(0.0f32), Just(1.0), 0.0f32..0.3, Just(1e-42)],
+        repeat_penalty in prop_oneof![Just(1.0f32), 0.1f32..10.0],
+        frequency_penalty in prop_oneof![Just(0.0f32), -2.0f32..2.0],
+        presence_penalty in prop_oneof![Just(0.0f32), -2.0f32..2.0],
+        seed: u64,
+    ) -> Sampling {
+        Sampling {
+            temperature, top_p, top_k, min_p, repeat_penalty, frequency_penalty, presence_penalty, seed,
+            ..Sampling::default()
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_is_done_is_what_is_defined(
+        sampling in sampling(),
+        logits in prop_oneof![
+            prop::collection::vec(logit(), 0..700),
+            prop::collection::vec(-20.0f32..20.0, 500..700),
+            prop::collection::vec(prop::sample::select(vec![0.0f32, -0.0, 1.0]), 0..300),
+        ],
+        prompt in prop::collection::vec(0u32..800, 0..80),
+        answer in prop::collection::vec(0u32..800, 0..80),
+        claimed in 0u32..750,
+    ) {
+        prop_assert_eq!(sampling.validate(), Ok(()));
+        assert_as_defined(&sampling, &logits, (&prompt, &answer), claimed);
+    }
+}
+
+proptest! {
     #[test]
     fn the_drawn_token_is_judged_as_drawn(
         logits in prop::collection::vec(-9.0f32..9.0, 1..100),
@@ -219,7 +302,7 @@ proptest! {
         top_k in 0u32..50,
         temperature in prop_oneof![Just(0.0f32), 0.1f32..3.0],
     ) {
-        let sampling = Sampling { seed, top_k, temperature, top_p: 0.9, ..plain() };
+        let sampling = Sampling { seed, top_k, temperature, top_p: 0.9, ..unfiltered() };
         let chosen = sampling.choose(&logits, &[1, 2], &[3]);
         prop_assert_eq!(sampling.judge(&logits, &[1, 2], &[3], chosen), Judgement { chosen, margin: 0.0 });
     }
