@@ -9,6 +9,7 @@
 //! | [`engine`] | what an engine must do, and what is derived from it |
 //! | [`generation`] | an answer pulled step by step: the unit of work and of cancelling |
 //! | [`sample`] | logits to a token: the pipeline and its order; [`sample::noise`], the chance in it |
+//! | [`mod@logprobs`] | how likely the model held a token |
 //! | [`math`] | `ln` and `exp` with the same bits everywhere |
 //! | [`replay`] | was this answer drawn from this model? |
 //! | [`worker`] | one thread that computes for many jobs, fairly |
@@ -71,6 +72,7 @@ pub mod exact;
 pub mod generation;
 pub mod gguf;
 pub mod kernels;
+pub mod logprobs;
 pub mod math;
 pub mod model;
 pub mod replay;
@@ -87,6 +89,7 @@ pub use engine::{
 };
 pub use generation::{FinishReason, Generation, Step};
 pub use gguf::LoadError;
+pub use logprobs::{Logprobs, logprobs};
 pub use model::{Description, EngineChoice, Loading, ModelCard, load, load_exactly, load_with};
 pub use replay::{Claim, Replay, ReplayStep, Replaying};
 pub use sample::{Sampling, SamplingError};

@@ -30,7 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use filters::Filters;
 use noise::{Draw, Noise, WORD, gumbel};
-use scores::{BLOCK, Scores};
+use scores::BLOCK;
+pub(crate) use scores::Scores;
 
 /// How a token is drawn, and when to stop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,14 +190,15 @@ pub struct Judgement {
     pub margin: f64,
 }
 
+/// A token that may be drawn, and its score.
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
-    id: u32,
-    score: f64,
+pub(crate) struct Candidate {
+    pub(crate) id: u32,
+    pub(crate) score: f64,
 }
 
 /// Likelier first, then the lower id: a total order, so that selection and sorting are deterministic.
-fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
+pub(crate) fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
     b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
 }
 

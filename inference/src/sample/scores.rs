@@ -11,7 +11,7 @@ use super::{Candidate, REPEAT_WINDOW, Sampling};
 use crate::math::exp_each;
 
 /// The scores of all tokens at one position.
-pub(super) struct Scores<'a> {
+pub(crate) struct Scores<'a> {
     /// Cleaned logits; [`HOLE`] where a penalty changed one.
     logits: Cow<'a, [f32]>,
     /// The logits that penalties changed, by ascending id.
@@ -23,6 +23,13 @@ pub(super) struct Scores<'a> {
 }
 
 impl<'a> Scores<'a> {
+    /// Cleaned logits and nothing else.
+    pub(crate) fn raw(logits: &'a [f32]) -> Self {
+        let logits = cleaned(logits);
+        let blocks = logits.chunks(BLOCK).map(highest).collect();
+        Self { logits, changed: Vec::new(), divisor: 1.0, blocks }
+    }
+
     pub(super) fn new(sampling: &Sampling, logits: &'a [f32], prompt: &[u32], answer: &[u32]) -> Self {
         let changed = penalised(sampling, logits, prompt, answer);
         let mut logits = cleaned(logits);
@@ -35,19 +42,24 @@ impl<'a> Scores<'a> {
         Self { logits, changed, divisor, blocks }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.logits.len()
     }
 
+    /// The cleaned logits; those that penalties changed are no numbers here.
+    pub(crate) fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// A token's score; none where there is no such token.
-    pub(super) fn get(&self, id: u32) -> Option<f64> {
+    pub(crate) fn get(&self, id: u32) -> Option<f64> {
         let logit = *self.logits.get(id as usize)?;
         let changed = self.changed.binary_search_by_key(&id, |&(id, _)| id);
         Some(changed.map_or(f64::from(logit), |at| self.changed[at].1) / self.divisor)
     }
 
     /// The highest logit; `−∞` where there is no token.
-    pub(super) fn top(&self) -> f64 {
+    pub(crate) fn top(&self) -> f64 {
         let changed = self.changed.iter().map(|&(_, logit)| logit);
         changed.fold(f64::from(highest(&self.blocks)), f64::max)
     }
@@ -76,7 +88,7 @@ impl<'a> Scores<'a> {
 
     /// A logit that at least `count` tokens reach, not many more, and all tokens if there are fewer: the `count`th
     /// of the blocks' highest.
-    pub(super) fn reached_by(&self, count: usize) -> f64 {
+    pub(crate) fn reached_by(&self, count: usize) -> f64 {
         if count == 0 || count > self.blocks.len() {
             return f64::NEG_INFINITY;
         }
@@ -85,7 +97,7 @@ impl<'a> Scores<'a> {
     }
 
     /// All tokens with a logit of at least `floor`: the unchanged ones by ascending id, then the changed ones.
-    pub(super) fn at_least(&self, floor: f64) -> Vec<Candidate> {
+    pub(crate) fn at_least(&self, floor: f64) -> Vec<Candidate> {
         let mut found = Vec::new();
         self.visit(floor, |candidate| found.push(candidate));
         found
