@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = inference::load(file.as_ref())?;
     eprintln!("{:?}\n{} loaded in {:.2?}", model.card(), model.profile(), start.elapsed());
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
-    let chat = Chat { messages: vec![Message::new("user", question)], now };
+    let chat = Chat { messages: vec![Message::new("user", question)], now, ..Chat::default() };
     let prompt = model.prompt(&Prompt::Chat(chat))?;
     stream(model.as_ref(), &Request::new(prompt, Sampling { max_tokens, seed, ..Sampling::default() }))
 }

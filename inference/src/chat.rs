@@ -4,7 +4,8 @@
 //! whitespace rules, Python's string methods, `raise_exception`, `tojson` without escapes for HTML, and
 //! `strftime_now`, whose clock is an input, so that a replay renders the same prompt. A file without a template
 //! gets [`CHATML`]. A system prompt is a message like any other: what happens to it, or what stands in for a
-//! missing one, is the template's decision.
+//! missing one, is the template's decision. Tools are shown to templates that mention them, and told in messages to
+//! all others: [`tools`](crate::tools).
 //!
 //! Templates come with the model, whose digest somebody chose to trust; even so their steps, their output and
 //! their recursion are bounded. The text of a message can contain the name of a special token and is then read
@@ -14,34 +15,51 @@ mod date;
 
 use std::io;
 
-use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
+
+use crate::tools::{self, CallSyntax, Fallback, Tool, ToolCall, ToolError};
 
 /// One message of a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
+    /// Who speaks: `system`, `user`, `assistant`, `tool`, or what else the template knows.
     pub role: String,
     /// What is said.
     pub content: String,
     /// The speaker's name, for templates that use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The tools that an assistant called with this message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call whose result this message is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
 }
 
 impl Message {
-    /// A message without a name.
+    /// A message without a name and without calls.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), name: None }
+        Self {
+            role: role.into(),
+            content: content.into(),
+            name: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
     }
 }
 
 /// A conversation to be continued, and the time at which it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chat {
     /// The messages so far, the earliest first.
     pub messages: Vec<Message>,
+    /// What the assistant may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
     /// What the template believes the time is, in seconds since 1970 (UTC).
     pub now: i64,
 }
@@ -61,6 +79,9 @@ pub enum TemplateError {
         /// The library's words.
         why: String,
     },
+    /// The chat's tools or calls are out of bounds.
+    #[error(transparent)]
+    Tools(#[from] ToolError),
     /// The rendered chat is too long.
     #[error("the rendered chat exceeds {MAX_RENDERED} bytes; send fewer or shorter messages")]
     TooLong,
@@ -72,6 +93,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     bos: String,
     eos: String,
+    knows_tools: bool,
+    syntax: CallSyntax,
 }
 
 impl ChatTemplate {
@@ -81,21 +104,29 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE {
             return Err(TemplateError::Syntax { why: format!("it has more than {MAX_SOURCE} bytes") });
         }
+        let (knows_tools, calls) = (tools::knows_tools(source), CallSyntax::of(Some(source)));
         let mut environment = environment().map_err(syntax)?;
         environment.add_template_owned(NAME, source.to_owned()).map_err(syntax)?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned(), knows_tools, syntax: calls })
+    }
+
+    /// How the model of this template writes calls of tools.
+    #[must_use]
+    pub fn call_syntax(&self) -> CallSyntax {
+        self.syntax
     }
 
     /// The text to continue, up to where the assistant begins to speak.
     pub fn render(&self, chat: &Chat) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME).map_err(refused)?;
         let now = chat.now;
+        let (messages, tools) = self.shown(chat)?;
         let context = context! {
-            messages => Value::from(Serde(&chat.messages)),
+            messages => messages,
             add_generation_prompt => true,
             bos_token => &self.bos,
             eos_token => &self.eos,
-            tools => (),
+            tools => tools,
             documents => (),
             strftime_now => Value::from_function(move |format: String| date::format(now, &format)),
         };
@@ -106,6 +137,15 @@ impl ChatTemplate {
         }
         rendered.map_err(refused)?;
         String::from_utf8(output.bytes).map_err(|error| TemplateError::Refused { why: error.to_string() })
+    }
+
+    /// The messages and the tools that the template sees.
+    fn shown(&self, chat: &Chat) -> Result<(Value, Value), ToolError> {
+        if self.knows_tools {
+            return Ok((tools::messages(&chat.messages, self.syntax)?, tools::tools(&chat.tools)?));
+        }
+        let told = Fallback::messages(&chat.messages, &chat.tools)?;
+        Ok((tools::messages(&told, self.syntax)?, Value::from(())))
     }
 }
 

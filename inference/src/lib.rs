@@ -20,6 +20,7 @@
 //! | [`tokens`] | text to tokens and back, characters whole, stop texts found |
 //! | [`mod@bench`] | how fast an engine is here, and a digest of its logits |
 //! | [`chat`] | messages to one text, by the model's template |
+//! | [`tools`] | what a model may call, and how it says so |
 //! | [`embedding`] | texts to vectors, by a BERT |
 //! | [`kernels`] | which arithmetic this machine has: a word in the profile |
 //! | `tiny` | (feature `tiny`) a small model without meaning, for tests |
@@ -48,7 +49,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = inference::load("model.gguf".as_ref())?;
-//! let chat = Chat { messages: vec![Message::new("user", "Why is the sky blue?")], now: 0 };
+//! let chat = Chat { messages: vec![Message::new("user", "Why is the sky blue?")], ..Chat::default() };
 //! let prompt = model.prompt(&Prompt::Chat(chat))?;
 //! let mut answer = String::new();
 //! for step in model.generate(&Request::new(prompt, Sampling::default()))? {
@@ -80,6 +81,7 @@ pub mod sample;
 #[cfg(any(test, feature = "tiny"))]
 pub mod tiny;
 pub mod tokens;
+pub mod tools;
 pub mod worker;
 
 pub use chat::{Chat, Message, TemplateError};
@@ -93,4 +95,5 @@ pub use logprobs::{Logprobs, logprobs};
 pub use model::{Description, EngineChoice, Loading, ModelCard, load, load_exactly, load_with};
 pub use replay::{Claim, Replay, ReplayStep, Replaying};
 pub use sample::{Sampling, SamplingError};
+pub use tools::{CallSyntax, Tool, ToolCall, ToolChoice, ToolError};
 pub use worker::{Event, Flow, Job, SubmitError, Worker};

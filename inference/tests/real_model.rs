@@ -24,7 +24,7 @@ fn the_default_model_knows_a_capital_and_its_answer_replays() {
 
     let system = Message::new("system", "You are a helpful assistant.");
     let question = Message::new("user", "What is the capital of France?");
-    let chat = Chat { messages: vec![system, question], now: 0 };
+    let chat = Chat { messages: vec![system, question], ..Chat::default() };
     let request = Request::new(model.prompt(&Prompt::Chat(chat)).unwrap(), greedy(24));
     let (mut ids, mut text, mut finish) = (Vec::new(), String::new(), None);
     for step in model.generate(&request).unwrap() {

@@ -6,7 +6,10 @@ use super::*;
 const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 fn chat(messages: &[(&str, &str)]) -> Chat {
-    Chat { messages: messages.iter().map(|(role, content)| Message::new(*role, *content)).collect(), now: 0 }
+    Chat {
+        messages: messages.iter().map(|(role, content)| Message::new(*role, *content)).collect(),
+        ..Chat::default()
+    }
 }
 
 fn render(template: &str, chat: &Chat) -> Result<String, TemplateError> {
@@ -61,7 +64,7 @@ fn json_is_pythons() {
 #[test]
 fn the_clock_is_an_input() {
     let source = "{{ strftime_now('%d %b %Y') }}";
-    let at = |now| render(source, &Chat { messages: Vec::new(), now }).unwrap();
+    let at = |now| render(source, &Chat { now, ..Chat::default() }).unwrap();
     assert_eq!(at(0), "01 Jan 1970");
     assert_eq!(at(1_764_000_000), "24 Nov 2025");
 }

@@ -188,7 +188,7 @@ fn an_answer_ends_at_the_context() {
 #[test]
 fn a_chat_becomes_tokens_by_the_files_template() {
     let model = tiny();
-    let chat = Chat { messages: vec![Message::new("user", "Hé")], now: 0 };
+    let chat = Chat { messages: vec![Message::new("user", "Hé")], ..Chat::default() };
     let ids = model.prompt(&Prompt::Chat(chat)).unwrap();
     assert_eq!((ids[0], ids.iter().filter(|&&id| id < 3).count()), (1, 3));
     assert_eq!(model.vocabulary().decode(&ids), "user\nHé\nassistant\n");

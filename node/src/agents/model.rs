@@ -168,6 +168,7 @@ pub fn prompt(input: &Input, template_time: u64) -> Result<Prompt, JobError> {
         Input::Chat(messages) => Prompt::Chat(Chat {
             messages: messages.iter().map(message).collect(),
             now: i64::try_from(template_time).unwrap_or_default(),
+            ..Chat::default()
         }),
         Input::Text(text) => Prompt::Text(text.clone()),
         Input::Tokens(ids) => Prompt::Tokens(ids.clone()),
