@@ -49,7 +49,7 @@ fn answer(
 ) -> Result<String, ConstraintError> {
     let question =
         Message::new("user", "Invent an example. Answer in JSON with long texts and many entries.");
-    let prompt = model.prompt(&Prompt::Chat(Chat { messages: vec![question], now: 0 })).unwrap();
+    let prompt = model.prompt(&Prompt::Chat(Chat { messages: vec![question], ..Chat::default() })).unwrap();
     let (budget, start) = (sampling.max_tokens as usize, Instant::now());
     let mut guide = guides.guide(constraint, budget)?;
     spent.compiling += start.elapsed();
