@@ -1,3 +1,5 @@
+//! The machine under a driver that ends things by chance: the limit, uses, who goes first, and that everybody is answered.
+
 use proptest::prelude::*;
 
 use super::*;
