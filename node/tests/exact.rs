@@ -10,16 +10,31 @@ use serde_json::Value;
 use support::{Home, Outcome, Peer, text, tiny};
 
 /// What `llamesh bench --json` says, in this order.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 12] = [
     "profile",
     "kernel",
     "threads",
     "decode",
     "prefill128",
     "prefill512",
+    "batch8",
+    "batch16",
+    "serve",
     "verify_share",
     "peak_over_file",
     "digest",
+];
+
+/// What it says of many clients at once.
+const SERVED: [&str; 8] = [
+    "clients",
+    "throughput",
+    "alone",
+    "speedup",
+    "gap_p50_ms",
+    "gap_p95_ms",
+    "gap_p95_over_alone",
+    "first_token_p50_ms",
 ];
 
 #[test]
@@ -75,9 +90,14 @@ fn a_bench_says_how_fast_and_its_digest_is_the_same_however_it_computes() {
     let keys: Vec<_> = KEYS.iter().map(|key| two.stdout.find(&format!("\"{key}\":")).expect(key)).collect();
     assert!(keys.is_sorted() && said.as_object().unwrap().len() == KEYS.len(), "{two:?}");
     assert_eq!((&said["profile"], &said["threads"]), (&Value::from("exact-1"), &Value::from(2)));
-    for rate in ["decode", "prefill128", "prefill512", "verify_share"] {
+    for rate in ["decode", "prefill128", "prefill512", "batch8", "batch16", "verify_share"] {
         assert!(said[rate].as_f64().is_some_and(|rate| rate > 0.0), "{rate}: {two:?}");
     }
+    let served = said["serve"].as_object().unwrap();
+    for number in SERVED {
+        assert!(served[number].as_f64().is_some_and(|number| number >= 0.0), "{number}: {two:?}");
+    }
+    assert_eq!(served.len(), SERVED.len(), "{two:?}");
     assert_eq!(said["peak_over_file"].is_number(), cfg!(target_os = "linux"), "{two:?}");
     assert_eq!(scalar.document()["kernel"], "scalar");
     assert_eq!(one.document()["threads"], 1);
