@@ -19,6 +19,7 @@
 //! claimed token would have to rise, at most and in the mean of all positions.
 
 pub mod embedding;
+mod score;
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use inference::replay::Claim;
 use inference::tokens::{Detokenizer, StopFilter};
 use inference::{Engine, FinishReason, GenerateError, PromptError, Replay, ReplayStep};
 use protocol::receipt::prompt_digest;
-use protocol::{Finish, Opening, Receipt};
+use protocol::{Finish, JobKind, Opening, Receipt};
 use serde::{Deserialize, Serialize};
 
 use crate::agents::model::order;
@@ -127,7 +128,11 @@ pub fn replay(file: &ReceiptFile, engine: &Arc<dyn Engine>, mut progress: impl F
         if engine.card().digest != model {
             return Err(Verdict::new(Word::Unverifiable, format!("the model at hand is not {model}")));
         }
-        let claim = claim(receipt, opening, engine.as_ref())?;
+        let prompt = prompt(receipt, opening, engine.as_ref())?;
+        if receipt.kind == JobKind::Score {
+            return Err(score::replay(receipt, opening, engine.as_ref(), prompt));
+        }
+        let claim = claim(receipt, opening, engine.as_ref(), prompt)?;
         check_text(receipt, opening, engine)?;
         Ok((receipt, claim))
     });
@@ -146,7 +151,8 @@ pub fn replay(file: &ReceiptFile, engine: &Arc<dyn Engine>, mut progress: impl F
     }
 }
 
-fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Claim, Verdict> {
+/// The tokens that the provider read, if it read what the opening renders to.
+fn prompt(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Vec<u32>, Verdict> {
     let unverifiable = |why: String| Verdict::new(Word::Unverifiable, why);
     let input =
         order::prompt(&opening.input, receipt.template_time).map_err(|e| unverifiable(e.to_string()))?;
@@ -162,6 +168,15 @@ fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Cl
             "the receipt counts another number of prompt tokens than there are",
         ));
     }
+    Ok(prompt)
+}
+
+fn claim(
+    receipt: &Receipt,
+    opening: &Opening,
+    engine: &dyn Engine,
+    prompt: Vec<u32>,
+) -> Result<Claim, Verdict> {
     let answer = opening.output.iter().filter_map(|token| token.id).collect();
     let finish = Some(match receipt.finish {
         Finish::EndOfText => FinishReason::EndOfText,
@@ -178,7 +193,7 @@ fn claim(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<Cl
     }
     let activations = if exact { opening.activations.clone() } else { Vec::new() };
     let constraint = order::constraint(engine, &opening.input, opening.constraint.as_ref())
-        .map_err(|error| unverifiable(error.to_string()))?;
+        .map_err(|error| Verdict::new(Word::Unverifiable, error.to_string()))?;
     let sampling = order::sampling(&receipt.sampling);
     Ok(Claim { prompt, answer, sampling, finish, activations, constraint })
 }

@@ -3,6 +3,8 @@
 #[path = "support/support.rs"]
 mod support;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use support::http::Request;
 use support::{ANYWHERE, Home, Outcome, Peer, shown, text, tiny};
@@ -31,8 +33,8 @@ fn assert_job(home: &Home, outcome: &Outcome, provider: &str) {
 #[test]
 fn the_ready_line_is_the_first_and_only_one() {
     let peer = Peer::up(&["--engine", "echo"]);
-    let keys: Vec<_> = peer.ready.as_object().unwrap().keys().cloned().collect();
-    assert_eq!(keys, ["api", "event", "listen", "peer"]);
+    let keys: BTreeSet<_> = peer.ready.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, BTreeSet::from(["api", "event", "listen", "peer"]));
     assert!(peer.id().starts_with("12D3"));
     assert!(peer.address().starts_with("/ip4/127.0.0.1/tcp/") && !peer.address().contains("/tcp/0/"));
     assert!(peer.address().ends_with(&format!("/p2p/{}", peer.id())));
@@ -431,7 +433,7 @@ fn a_reader_that_leaves_frees_the_provider() {
 #[test]
 fn models_are_listed_fetched_and_deleted() {
     let home = Home::new();
-    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let listed = |args: &[&str]| {
         let outcome = home.run(args);
         assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -441,7 +443,8 @@ fn models_are_listed_fetched_and_deleted() {
     assert_eq!(known, listed(&["models", "list"]));
     let names: Vec<_> = known.iter().map(|line| (text(&line["name"]), line["present"].clone())).collect();
     assert_eq!(names, [("smollm2".to_owned(), json!(false)), ("minilm".to_owned(), json!(false))]);
-    assert_eq!(keys(&known[1]), ["digest", "form", "from", "name", "path", "present", "size"]);
+    let expected = ["digest", "form", "from", "name", "path", "present", "size"];
+    assert_eq!(keys(&known[1]), expected.map(str::to_owned).into());
     assert_eq!((&known[1]["form"], &known[1]["size"]), (&json!("folder"), &json!(91_335_288)));
 
     let folder = home.file("cache").join("models");
@@ -454,7 +457,7 @@ fn models_are_listed_fetched_and_deleted() {
     );
     let path = text(&mine["path"]);
     let pulled = home.run(&["models", "pull", &path]).document().clone();
-    assert_eq!(keys(&pulled), ["digest", "form", "name", "path"]);
+    assert_eq!(keys(&pulled), ["digest", "form", "name", "path"].map(str::to_owned).into());
     let removed = home.run(&["models", "rm", "mine.gguf"]);
     assert_eq!(removed.document(), &json!({ "name": "mine.gguf", "freed": mine["size"] }));
     assert_eq!(listed(&["models"]), known);

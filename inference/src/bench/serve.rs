@@ -80,8 +80,8 @@ fn calls(engine: &dyn Engine, between: Duration) -> Vec<Call> {
     (0..CLIENTS * CALLS)
         .map(|number| {
             after += between.mul_f64(-ln(1.0 - chance.next()));
-            let length = 16 + (chance.next() * 240.0) as usize;
-            let answer = 16 + (chance.next() * 80.0) as u32;
+            let length = 16 + (chance.next() * 112.0) as usize;
+            let answer = 32 + (chance.next() * 64.0) as u32;
             // Each begins otherwise, so that none finds what another read.
             let mut tokens = prompt(engine, length);
             tokens[0] = number as u32 % engine.card().vocabulary.max(1) as u32;
@@ -165,6 +165,6 @@ impl Chance {
 /// Clients at once.
 pub const CLIENTS: usize = 16;
 /// Requests of each.
-const CALLS: usize = 4;
+const CALLS: usize = 2;
 /// How much more is asked for than one at a time could serve.
 const PRESSURE: usize = 8;
