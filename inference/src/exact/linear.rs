@@ -385,7 +385,7 @@ impl<F: Format> Weights for Quantised<F> {
                 let weights = (&weights, scales, offset);
                 for_each_row!(QUAD < ROWS.div_ceil(QUAD_ROWS) => {
                     let from = QUAD * QUAD_ROWS;
-                    if ROWS % QUAD_ROWS == 0 {
+                    if ROWS.is_multiple_of(QUAD_ROWS) {
                         add_blocks::<F, L, QUAD_ROWS>(lanes, &mut sums[from..], weights, &activations[from..]);
                     } else if ROWS == 2 {
                         add_blocks::<F, L, 2>(lanes, &mut sums, weights, activations);

@@ -62,13 +62,16 @@ impl Avx2 {
                 for_each_row!(ROW < ROWS => {
                     let four = four_everywhere(activations[ROW], GROUP);
                     let products = both!(HALF => unsafe { _mm256_maddubs_epi16(weights[GROUP][HALF], four) });
-                    pairs[ROW] = both!(_mm256_add_epi16(pairs[ROW], products));
+                    pairs[ROW] = if GROUP.is_multiple_of(Self::pairs::<MAX>()) {
+                        products
+                    } else {
+                        both!(_mm256_add_epi16(pairs[ROW], products))
+                    };
                 });
                 if (GROUP + 1).is_multiple_of(Self::pairs::<MAX>()) || GROUP + 1 == weights.len() {
                     for_each_row!(ROW < ROWS => {
                         let sums = both!(HALF => unsafe { _mm256_madd_epi16(pairs[ROW][HALF], ones) });
                         dots[ROW] = both!(_mm256_add_epi32(dots[ROW], sums));
-                        pairs[ROW] = [none; 2];
                     });
                 }
             }
