@@ -116,7 +116,7 @@ impl<J: Into<Job>> From<J> for Submission {
 }
 
 /// How much a worker takes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Serving {
     /// Jobs that run at once; at least one.
     pub slots: usize,
@@ -124,11 +124,14 @@ pub struct Serving {
     pub queue: usize,
     /// Bytes for what sequences have read, also of those kept for later. A single context always fits.
     pub memory: u64,
+    /// How many times longer a token may take because others are served, too, as far as the engine shares passes. More
+    /// serves more in all; infinity fills every slot.
+    pub stretch: f64,
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { slots: 16, queue: 64, memory: 2 << 30 }
+        Self { slots: 16, queue: 64, memory: 2 << 30, stretch: STRETCH }
     }
 }
 
@@ -280,6 +283,9 @@ impl fmt::Debug for Arrival {
         f.debug_struct("Arrival").field("number", &self.number).finish_non_exhaustive()
     }
 }
+
+/// What a reader still takes for fluent.
+const STRETCH: f64 = 2.75;
 
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,7 @@ impl Pace {
             return None;
         }
         let rows = (stretch * (fixed + each) - fixed) / each;
+        // An infinite stretch becomes as many as there are numbers for.
         Some((rows as usize).max(1))
     }
 }

@@ -25,6 +25,7 @@ pub(super) struct Driver {
     prefixes: Prefixes,
     /// Pages that may be held.
     pages: usize,
+    stretch: f64,
     tally: Tally,
     /// Whether the last turn did anything.
     moved: bool,
@@ -71,6 +72,7 @@ impl Driver {
             seats: BTreeMap::new(),
             prefixes: Prefixes::default(),
             pages: pages.clamp(one_context, NO_LIMIT),
+            stretch: serving.stretch,
             tally: Tally::default(),
             moved: true,
         }
@@ -293,7 +295,7 @@ impl Driver {
         let steps = seats.iter_mut().map(|(_, seat)| &mut **seat).zip(results).collect();
         advance(steps, engine.threads());
         self.pace.observe(rows, took);
-        if let Some(rows) = self.pace.rows_within(STRETCH).filter(|_| self.engine.is_exact()) {
+        if let Some(rows) = self.pace.rows_within(self.stretch).filter(|_| self.engine.is_exact()) {
             self.schedule.comfort(rows);
         }
         for share in shares {
@@ -400,8 +402,6 @@ fn twins(tenant: Tenant, prompt: &[u32]) -> Digest {
 
 /// How soon a full sink is offered its event again: well below the time of a token.
 const RETRY: Duration = Duration::from_millis(1);
-/// How much longer a token may take because others are served, too: what a reader still takes for fluent.
-const STRETCH: f64 = 2.75;
 /// Tokens of prompts that are read beside others' next tokens.
 const BESIDE: usize = 32;
 /// More pages than there is memory, and few enough to be multiplied.

@@ -137,7 +137,7 @@ impl Volume {
     }
 
     fn serving(&self) -> Serving {
-        Serving { slots: self.resources.slots, queue: QUEUE, memory: self.caches() }
+        Serving { slots: self.resources.slots, queue: QUEUE, memory: self.caches(), ..Serving::default() }
     }
 
     /// Years may lie between the offer and the load.
