@@ -38,7 +38,7 @@ pub use guide::Guide;
 use words::Words;
 
 /// The version of what a guide bars and allows: part of an answer's exactness, like the order of sampling.
-pub const GUIDE: &str = "llguidance-1.9.1/1";
+pub const GUIDE: &str = "llguidance-1.9.1/2";
 /// The logit of a token that may not follow: the lowest that the sampler tells apart.
 pub const BARRED: f32 = f32::MIN;
 /// The longest constraint, in bytes. Real schemas have a few kilobytes; compiling takes time in proportion.

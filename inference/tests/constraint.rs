@@ -131,7 +131,8 @@ fn the_first_completion_is_nearly_the_shortest_in_real_tokens() {
         shortest += model.tokenize(&case.shortest).unwrap().len();
     }
     eprintln!("{found} tokens found, the tokenizer takes {shortest} for the shortest texts");
-    assert!(found <= shortest, "{found} tokens found, the tokenizer takes {shortest}");
+    // The search counts bytes, not tokens: 391 for 388 with SmolLM2 (0.8 %).
+    assert!(found <= shortest + shortest / 50, "{found} tokens found, the tokenizer takes {shortest}");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! Best first, over bytes; brackets that are open count as the bytes that close them. Ways inside one lexeme that lead
 //! to the same state are one way; ways that end the same lexemes are too. Beyond that two places cannot be told to
-//! be equal (the library does not say), so coming again to a place that *looks* like one seen before only counts
-//! extra: that keeps the search going forward where a value may be `0` or `""`, and lets it count to `minItems`.
+//! be equal (the library does not say), so coming again to a place that *looks* like one seen before, in the lexer
+//! and in how many values its brackets hold, only counts extra: that keeps the search going forward where a value may
+//! be `0` or `""` or anything, and lets it count to `minItems`.
 //!
 //! What was known before a token helps: where a tail of the old completion fits, the search is over. Most often that is
 //! right where it begins. The search is bounded by places looked at, so it gives the same on every machine.
@@ -76,6 +77,11 @@ impl Origin<'_> {
         if self.json { outline.after(bytes) } else { Some(outline) }
     }
 
+    /// The shape of the text after `path`; all texts that are not JSON have the same.
+    fn shape(&self, path: &[u8]) -> Vec<u32> {
+        if self.json { self.outline.shape(path) } else { Vec::new() }
+    }
+
     /// Where the old completion's tails begin, with the outlines where they fit; the shortest first.
     fn tails(&self) -> Vec<(usize, Outline)> {
         let Some((completion, mut outline)) = self.before else { return Vec::new() };
@@ -107,6 +113,7 @@ pub(super) fn search(
             row: 0,
             outline: origin.outline,
             cost: 0,
+            look: None,
         }],
         frontier: BinaryHeap::from([Reverse((0, 0))]),
         taken: Vec::new(),
@@ -132,6 +139,16 @@ struct Node {
     outline: Outline,
     /// What its way cost.
     cost: usize,
+    /// The lexer's state in a row of its own, until it was compared with the places seen before.
+    look: Option<StateID>,
+}
+
+/// How a place is reached.
+enum Way {
+    /// Inside the lexeme of this row.
+    Within(usize),
+    /// Beyond a lexeme's end, in a row of its own, with the lexer in this state.
+    Beyond(StateID),
 }
 
 struct Search<'a> {
@@ -145,14 +162,13 @@ struct Search<'a> {
     taken: Vec<u8>,
     states: HashSet<(usize, StateID)>,
     ends: HashSet<(usize, Vec<usize>, u8, StateID)>,
-    visits: HashMap<(StateID, Outline), usize>,
+    visits: HashMap<(StateID, Vec<u32>), usize>,
 }
 
 impl Search<'_> {
     fn run(&mut self, places: usize) -> Option<Vec<u8>> {
         for _ in 0..places {
-            let Reverse((_, at)) = self.frontier.pop()?;
-            let path = self.path(at);
+            let (at, path) = self.nearest()?;
             if !self.go_to(&path) {
                 continue;
             }
@@ -167,13 +183,32 @@ impl Search<'_> {
             } else {
                 self.taken.extend_from_slice(&forced);
                 let cost = forced.len() * FORCED;
-                self.add(at, forced, None, cost);
+                let (state, _) = self.matching.place();
+                self.add(at, forced, Way::Beyond(state), cost);
             }
             if self.matching.sound().is_err() {
                 return None;
             }
         }
         None
+    }
+
+    /// Takes the cheapest place out of the frontier, and the bytes that lead there. What looks like places taken before
+    /// goes back, once, and costs more: only here is it known which of them is the cheapest.
+    fn nearest(&mut self) -> Option<(usize, Vec<u8>)> {
+        loop {
+            let Reverse((price, at)) = self.frontier.pop()?;
+            let path = self.path(at);
+            let Some(state) = self.nodes[at].look.take() else { return Some((at, path)) };
+            let visits = self.visits.entry((state, self.origin.shape(&path))).or_insert(0);
+            let extra = VISITED * *visits;
+            *visits = MAX_VISITS.min(*visits + 1);
+            if extra == 0 {
+                return Some((at, path));
+            }
+            self.nodes[at].cost += extra;
+            self.frontier.push(Reverse((price + extra, at)));
+        }
     }
 
     /// What completes the text here: nothing, or a tail of the old completion.
@@ -205,28 +240,27 @@ impl Search<'_> {
         let row = self.nodes[from].row;
         let Some(ended) = step.ended else {
             if self.states.insert((row, step.to)) {
-                self.add(from, vec![step.byte], Some(row), CHOSEN);
+                self.add(from, vec![step.byte], Way::Within(row), CHOSEN);
             }
             return;
         };
-        let Some(outline) = self.origin.outline(self.nodes[from].outline, &[step.byte]) else { return };
         if self.ends.insert((row, ended, step.byte, step.to)) {
-            let visits = self.visits.entry((step.to, outline)).or_insert(0);
-            let cost = CHOSEN + VISITED * *visits;
-            *visits = MAX_VISITS.min(*visits + 1);
-            self.add(from, vec![step.byte], None, cost);
+            self.add(from, vec![step.byte], Way::Beyond(step.to), ENDED);
         }
     }
 
-    /// Adds a node; without `row`, in a row of its own.
-    fn add(&mut self, parent: usize, piece: Vec<u8>, row: Option<usize>, cost: usize) {
+    fn add(&mut self, parent: usize, piece: Vec<u8>, way: Way, cost: usize) {
         let Some(outline) = self.origin.outline(self.nodes[parent].outline, &piece) else { return };
         let length = self.nodes[parent].length + piece.len();
         let cost = self.nodes[parent].cost + cost;
         let at = self.nodes.len();
         if length <= MAX_BYTES && at < MAX_NODES {
-            self.nodes.push(Node { parent, piece, length, row: row.unwrap_or(at), outline, cost });
-            self.frontier.push(Reverse((cost + outline.open() * CHOSEN, at)));
+            let (row, look) = match way {
+                Way::Within(row) => (row, None),
+                Way::Beyond(state) => (at, Some(state)),
+            };
+            self.nodes.push(Node { parent, piece, length, row, outline, cost, look });
+            self.frontier.push(Reverse((cost + outline.open() * OPEN, at)));
         }
     }
 
@@ -257,6 +291,10 @@ impl Search<'_> {
 
 /// What a byte costs to which there was an alternative.
 const CHOSEN: usize = 4;
+/// What a byte costs that ends a lexeme: it had to end some time.
+const ENDED: usize = 2;
+/// What an open bracket costs until it is closed: its other half.
+const OPEN: usize = 4;
 /// What a byte costs to which there was none: such bytes come in long runs, and long runs take few tokens.
 const FORCED: usize = 1;
 /// What each earlier visit to a place that looks the same costs: a short value's worth of bytes.

@@ -28,6 +28,30 @@ impl Outline {
         self.depth as usize + self.in_string as usize
     }
 
+    /// What is open after `bytes` that was not open before: for each bracket its kind and how many values are behind.
+    pub(super) fn shape(mut self, bytes: &[u8]) -> Vec<u32> {
+        let mut shape = vec![0];
+        for &byte in bytes {
+            if !self.in_string {
+                match byte {
+                    b'[' => shape.push(0),
+                    b'{' => shape.push(BRACE),
+                    b']' | b'}' if shape.len() > 1 => drop(shape.pop()),
+                    // A bracket from before is closed: what follows is not where the text began.
+                    b']' | b'}' => shape[0] += CLOSED,
+                    b',' => {
+                        if let Some(values) = shape.last_mut() {
+                            *values += 1;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            self.push(byte);
+        }
+        shape
+    }
+
     fn push(&mut self, byte: u8) -> bool {
         if self.in_string {
             self.in_string = self.escaped || byte != b'"';
@@ -59,6 +83,10 @@ impl Outline {
     }
 }
 
+/// Marks a brace in a shape: more than a completion has values.
+const BRACE: u32 = 1 << 31;
+/// Counts brackets that are closed in a shape, likewise.
+const CLOSED: u32 = 1 << 16;
 /// As many as a 64-bit float holds of any number.
 const MAX_DIGITS: u8 = 16;
 /// A float's exponent has up to three, but not all of three.
