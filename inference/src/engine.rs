@@ -289,7 +289,8 @@ pub trait Engine: Send + Sync + fmt::Debug {
 
     /// A sequence about to read a prompt, in the shapes that this engine's bits depend on.
     fn reading(&self, prompt: &[u32]) -> Reading {
-        let shape = Shape { exact: self.is_exact(), chunk: self.chunk().max(1), stride: self.stride().max(1) };
+        let shape =
+            Shape { exact: self.is_exact(), chunk: self.chunk().max(1), stride: self.stride().max(1) };
         Reading::new(self.sequence(), prompt, shape, self.threads().max(1))
     }
 

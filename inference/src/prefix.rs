@@ -67,7 +67,9 @@ impl Prefixes {
 
     /// Keeps a sequence that has read these tokens. What it makes superfluous in the same scope goes.
     pub fn keep(&mut self, scope: Scope, tokens: &[u32], sequence: Box<dyn Sequence>) {
-        if tokens.len() < BLOCK || self.longest(scope, tokens).is_some_and(|(length, _)| length == tokens.len()) {
+        if tokens.len() < BLOCK
+            || self.longest(scope, tokens).is_some_and(|(length, _)| length == tokens.len())
+        {
             return;
         }
         self.superseded(scope, tokens).into_iter().for_each(|id| self.remove(id));
@@ -114,8 +116,11 @@ impl Prefixes {
             return Vec::new();
         }
         let keys = keys(scope, tokens);
-        let ids: BTreeSet<_> = keys.iter().filter_map(|key| self.blocks.get(key)).flatten().copied().collect();
-        ids.into_iter().filter(|id| self.entries.get(id).is_some_and(|e| tokens.starts_with(&e.tokens))).collect()
+        let ids: BTreeSet<_> =
+            keys.iter().filter_map(|key| self.blocks.get(key)).flatten().copied().collect();
+        ids.into_iter()
+            .filter(|id| self.entries.get(id).is_some_and(|e| tokens.starts_with(&e.tokens)))
+            .collect()
     }
 
     fn remove(&mut self, id: u64) {

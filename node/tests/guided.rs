@@ -71,7 +71,8 @@ fn choices_differ_and_bring_log_probabilities() {
     let reply = Request::post(&requester.api(), "/v1/chat/completions", &body).send().json();
     let choices = reply["choices"].as_array().unwrap();
     assert_eq!(choices.len(), 3, "{reply}");
-    let said: std::collections::BTreeSet<_> = choices.iter().map(|choice| text(&choice["message"]["content"])).collect();
+    let said: std::collections::BTreeSet<_> =
+        choices.iter().map(|choice| text(&choice["message"]["content"])).collect();
     assert!(said.len() > 1, "{reply}");
     for (index, choice) in choices.iter().enumerate() {
         assert_eq!(choice["index"], index);

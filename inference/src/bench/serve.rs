@@ -132,7 +132,9 @@ fn elapsed(courses: &[Course]) -> Duration {
 
 /// Milliseconds between tokens, the shortest first.
 fn gaps(courses: &[Course]) -> Vec<f64> {
-    let of = |course: &Course| course.tokens.windows(2).map(|two| milliseconds(two[1] - two[0])).collect::<Vec<_>>();
+    let of = |course: &Course| {
+        course.tokens.windows(2).map(|two| milliseconds(two[1] - two[0])).collect::<Vec<_>>()
+    };
     sorted(courses.iter().flat_map(of).collect())
 }
 

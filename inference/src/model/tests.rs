@@ -94,7 +94,7 @@ fn a_generation_repeats_itself_and_its_replay_is_exact() {
             sampling: request.sampling.clone(),
             finish: Some(reason),
             activations: Vec::new(),
-        constraint: None,
+            constraint: None,
         };
         let replay = model.replay(&claim).unwrap().complete().unwrap();
         assert!(replay.exact() && replay.agree == ids.len() as u32, "{replay:?}");

@@ -20,7 +20,8 @@ impl Pace {
     /// A pass of so many rows took so long.
     pub fn observe(&mut self, rows: usize, took: Duration) {
         let (rows, time) = (rows as f64, took.as_secs_f64());
-        let sums = [&mut self.count, &mut self.rows, &mut self.time, &mut self.rows_squared, &mut self.rows_time];
+        let sums =
+            [&mut self.count, &mut self.rows, &mut self.time, &mut self.rows_squared, &mut self.rows_time];
         for (sum, term) in sums.into_iter().zip([1.0, rows, time, rows * rows, rows * time]) {
             *sum = *sum * MEMORY + term;
         }

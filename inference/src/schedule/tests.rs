@@ -74,8 +74,11 @@ impl World {
                     let number = self.schedule.preempt().expect("one alone always fits");
                     self.preempted += 1;
                     let work = self.works.get_mut(&number).unwrap();
-                    (work.runs, work.known, work.answer) =
-                        (false, work.known.max(work.read), work.answer - work.read.saturating_sub(work.known));
+                    (work.runs, work.known, work.answer) = (
+                        false,
+                        work.known.max(work.read),
+                        work.answer - work.read.saturating_sub(work.known),
+                    );
                     work.read = 0;
                 }
             }
@@ -165,7 +168,10 @@ fn a_full_queue_says_when_to_come_back() {
     let Full { retry_after: early } = schedule.submit(9, demand(0, 1)).unwrap_err();
     (0..64).for_each(|_| schedule.observe(Duration::from_secs(10)));
     let Full { retry_after: late } = schedule.submit(9, demand(0, 1)).unwrap_err();
-    assert!(early < late && late > Duration::from_secs(15) && late <= Duration::from_secs(20), "{early:?} {late:?}");
+    assert!(
+        early < late && late > Duration::from_secs(15) && late <= Duration::from_secs(20),
+        "{early:?} {late:?}"
+    );
     schedule.remove(1);
     schedule.submit(9, demand(0, 1)).unwrap();
 }

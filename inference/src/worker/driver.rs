@@ -63,7 +63,8 @@ impl Driver {
             divisible: engine.is_exact(),
         };
         let one_context = engine.card().context.div_ceil(page) + serving.slots;
-        let pages = cache.map_or(NO_LIMIT, |cache| (serving.memory / cache.page_bytes.max(1) as u64) as usize);
+        let pages =
+            cache.map_or(NO_LIMIT, |cache| (serving.memory / cache.page_bytes.max(1) as u64) as usize);
         Self {
             engine,
             desk,
@@ -146,7 +147,8 @@ impl Driver {
     }
 
     fn drop_cancelled(&mut self) {
-        let gone: Vec<_> = self.seats.iter().filter(|(_, s)| s.cancel.is_cancelled()).map(|(&n, _)| n).collect();
+        let gone: Vec<_> =
+            self.seats.iter().filter(|(_, s)| s.cancel.is_cancelled()).map(|(&n, _)| n).collect();
         if gone.is_empty() {
             return;
         }
@@ -267,11 +269,8 @@ impl Driver {
     /// Reads these shares in one pass and makes the steps that follow.
     fn read(&mut self, shares: &[Share]) {
         let by_job: BTreeMap<_, _> = shares.iter().map(|share| (share.job, share.tokens)).collect();
-        let mut seats: Vec<_> = self
-            .seats
-            .iter_mut()
-            .filter_map(|(number, seat)| Some((*by_job.get(number)?, seat)))
-            .collect();
+        let mut seats: Vec<_> =
+            self.seats.iter_mut().filter_map(|(number, seat)| Some((*by_job.get(number)?, seat))).collect();
         let engine = self.engine.as_ref();
         self.tally.passes += 1;
         let (mut rows, start) = (0, Instant::now());
@@ -288,7 +287,10 @@ impl Driver {
                 vec![Err(GenerateError::Panicked { what: panic_message(&*panic) })]
             }
             Err(panic) => {
-                tracing::error!(what = panic_message(&*panic), "a pass panicked; its jobs read alone from here");
+                tracing::error!(
+                    what = panic_message(&*panic),
+                    "a pass panicked; its jobs read alone from here"
+                );
                 return self.suspect(shares);
             }
         };

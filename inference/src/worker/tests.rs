@@ -5,9 +5,9 @@ mod serving;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError, sync_channel};
 
 use super::*;
-use crate::replay::Claim;
-use crate::engine::{Request, ForwardError, Position, Sequence};
+use crate::engine::{ForwardError, Position, Request, Sequence};
 use crate::model::Description;
+use crate::replay::Claim;
 use crate::sample::Sampling;
 use crate::tiny::write_tiny;
 
@@ -87,7 +87,11 @@ fn sink(events: SyncSender<Event>) -> Sink {
     })
 }
 
-fn submit(worker: &Worker, job: impl Into<Submission>, room: usize) -> Result<mpsc::Receiver<Event>, SubmitError> {
+fn submit(
+    worker: &Worker,
+    job: impl Into<Submission>,
+    room: usize,
+) -> Result<mpsc::Receiver<Event>, SubmitError> {
     let (sender, receiver) = sync_channel(room);
     worker.try_submit(job, sink(sender)).map(|()| receiver)
 }
@@ -105,9 +109,9 @@ fn a_job_is_started_stepped_and_finished() {
 fn a_replay_is_a_job_too() {
     let worker = start(tiny(), 1, 1);
     let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
-    let claim =
-        Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, ..Claim::default() };
-    let events: Vec<_> = submit(&worker, worker.engine().replay(&claim).unwrap(), 64).unwrap().into_iter().collect();
+    let claim = Claim { prompt: vec![60; 40], answer: vec![70, 71], sampling, ..Claim::default() };
+    let events: Vec<_> =
+        submit(&worker, worker.engine().replay(&claim).unwrap(), 64).unwrap().into_iter().collect();
     assert!(matches!(events.last(), Some(Event::Replayed(replay)) if replay.of == 2));
 }
 

@@ -80,7 +80,8 @@ impl ModelAgent {
         prompt(&input, template_time)?;
         let lease = self.model.lease().await?;
         let public = self.system.clone().filter(|_| own_system && self.public_system);
-        let asked = Asked { order: job.order.value().clone(), input, constraint: job.constraint, template_time };
+        let asked =
+            Asked { order: job.order.value().clone(), input, constraint: job.constraint, template_time };
         let Prepared { tokens, public, work } = self.prepare(&lease, asked, public).await?;
         let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         context.prompt(count, prompt_digest(&tokens), template_time).await;

@@ -118,7 +118,8 @@ fn candle(path: &Path) -> Result<Loaded, LoadError> {
 impl Report {
     fn of(loaded: &Loaded, measured: &Measured) -> Self {
         let Loaded { engine, kernel, threads } = loaded;
-        let Measured { decode, prefill128, prefill512, batch8, batch16, verify_share, digest, ref serve } = *measured;
+        let Measured { decode, prefill128, prefill512, batch8, batch16, verify_share, digest, ref serve } =
+            *measured;
         let peak_over_file = peak_memory().map(|bytes| bytes as f64 / engine.card().file_size.max(1) as f64);
         Self {
             profile: engine.profile().to_owned(),
@@ -137,8 +138,9 @@ impl Report {
     }
 
     fn served(&self) -> String {
-        let Served { clients, throughput, speedup, gap_p95_ms, gap_p95_over_alone, first_token_p50_ms, .. } =
-            self.serve;
+        let Served {
+            clients, throughput, speedup, gap_p95_ms, gap_p95_over_alone, first_token_p50_ms, ..
+        } = self.serve;
         format!(
             "{clients} clients: {throughput:.1} tokens/s, {speedup:.1} times one at a time; a token at least every \
              {gap_p95_ms:.1} ms (p95, {gap_p95_over_alone:.1} times alone), the first after {first_token_p50_ms:.0} ms"

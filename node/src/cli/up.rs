@@ -24,6 +24,9 @@ use crate::models::{Bar, Models};
 use crate::net::Address;
 use crate::{Node, NodeConfig};
 
+/// Jobs of a model that run at once: they share its passes, so one more costs the others little, up to about here.
+const SLOTS: usize = 16;
+
 /// Run a peer.
 #[derive(Debug, Args)]
 pub(super) struct Up {
@@ -58,7 +61,7 @@ pub(super) struct Up {
     /// Micro-credits for 1000 tokens of the answer
     #[arg(long, env = "LLAMESH_PRICE_COMPLETION", value_name = "N")]
     price_completion: Option<u64>,
-    /// Jobs that run at once [default: 2]
+    /// Jobs that run at once, of each model [default: 16]
     #[arg(long, env = "LLAMESH_SLOTS", value_name = "N")]
     slots: Option<usize>,
     /// Threads of the exact engine, for each model [default: one for each core]
@@ -93,7 +96,7 @@ impl Up {
             print::say(&format!("port 5264 is taken: the API is at {}", server.url()));
         }
         let mut peer = peer::Config::default();
-        peer.bidder.slots = settings.slots.unwrap_or(peer.bidder.slots);
+        peer.bidder.slots = settings.slots.unwrap_or(SLOTS);
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
         let bar = Bar::new();
         let resources = Resources {

@@ -53,7 +53,10 @@ fn guided_answers_are_whole_and_replay_exactly() {
         let found = engine.replay(&claim).unwrap().complete().unwrap();
         assert!(found.exact() && found.finish_agrees == Some(true), "{text}: {found:?}");
     }
-    for constraint in [Constraint::Regex("[ab]{3}c".to_owned()), Constraint::Choices(vec!["yes".to_owned(), "no".to_owned()])] {
+    for constraint in [
+        Constraint::Regex("[ab]{3}c".to_owned()),
+        Constraint::Choices(vec!["yes".to_owned(), "no".to_owned()]),
+    ] {
         let (text, claim) = answer(engine.as_ref(), &constraint, 1, 16);
         assert!(text.len() == 4 || ["yes", "no"].contains(&&*text), "{text}");
         assert!(engine.replay(&claim).unwrap().complete().unwrap().exact());

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 
 use super::*;
-use crate::sample::Sampling;
 use crate::engine::Request;
+use crate::sample::Sampling;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-
 
 /// All that an answer is: its tokens with what is committed to, and how it ends.
 type Answer = Vec<Step>;
@@ -94,7 +93,10 @@ fn serve(worker: &Worker, plans: &[Plan]) -> BTreeMap<usize, Answer> {
 fn no_schedule_changes_a_bit() {
     let reference = tiny();
     // A context is 16 pages, and no less memory is taken. Each has a model of its own, whose memory it counts.
-    let worker = |slots| Worker::start(tiny(), Serving { slots, memory: 0, stretch: f64::INFINITY, ..Serving::default() }).unwrap();
+    let worker = |slots| {
+        Worker::start(tiny(), Serving { slots, memory: 0, stretch: f64::INFINITY, ..Serving::default() })
+            .unwrap()
+    };
     let workers = [worker(1), worker(3), worker(16)];
     let mut runner = TestRunner::new(Config { cases: 1_000, failure_persistence: None, ..Config::default() });
     let known = std::cell::RefCell::new(BTreeMap::<String, Answer>::new());
@@ -103,7 +105,8 @@ fn no_schedule_changes_a_bit() {
             for (number, answer) in serve(&workers[which], &plans) {
                 let request = &plans[number].request;
                 let mut known = known.borrow_mut();
-                let truth = known.entry(format!("{request:?}")).or_insert_with(|| alone(reference.as_ref(), request));
+                let truth =
+                    known.entry(format!("{request:?}")).or_insert_with(|| alone(reference.as_ref(), request));
                 prop_assert_eq!(&answer, &*truth, "job {} of {:?}", number, plans);
             }
             Ok(())
@@ -127,7 +130,9 @@ fn many_choices_begin_with_one_prefill() {
     let plan = |choice| Plan { tenant: 1, request: request(choice), called_off: None, public: 0, room: 64 };
     let plans: Vec<_> = (0..8).map(plan).collect();
     let answers = serve(&worker, &plans);
-    assert!((0..8).all(|choice| answers[&(choice as usize)] == alone(worker.engine().as_ref(), &request(choice))));
+    assert!(
+        (0..8).all(|choice| answers[&(choice as usize)] == alone(worker.engine().as_ref(), &request(choice)))
+    );
     assert_eq!(worker.tally().reused, 7 * 199);
     assert!(worker.tally().rows < 200 + 8 * 5, "{:?}", worker.tally());
 }

@@ -70,9 +70,10 @@ pub fn constraint(
         Input::Json(_) | Input::Text(_) | Input::Tokens(_) => None,
     };
     match (call, ordered) {
-        (Some(_), Some(_)) => {
-            Err(JobError::invalid("constraint", "and a required tool call exclude each other: give one of them"))
-        }
+        (Some(_), Some(_)) => Err(JobError::invalid(
+            "constraint",
+            "and a required tool call exclude each other: give one of them",
+        )),
         (Some(grammar), None) => Ok(Some(inference::Constraint::Grammar(grammar))),
         (None, ordered) => Ok(ordered.map(|constraint| match constraint {
             Constraint::Choices(choices) => inference::Constraint::Choices(choices.clone()),
@@ -103,7 +104,8 @@ fn tool(tool: &protocol::Tool) -> tools::Tool {
 
 /// How likely a token was, with the texts of those that could have come instead.
 pub fn logprobs(vocabulary: &Vocabulary, found: &inference::Logprobs) -> Logprobs {
-    let alternative = |&(id, logprob): &(u32, f32)| Alternative { id, text: vocabulary.decode(&[id]), logprob };
+    let alternative =
+        |&(id, logprob): &(u32, f32)| Alternative { id, text: vocabulary.decode(&[id]), logprob };
     Logprobs { logprob: found.logprob, top: found.top.iter().map(alternative).collect() }
 }
 

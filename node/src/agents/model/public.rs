@@ -46,7 +46,9 @@ mod tests {
         let public = |prompt: &[u32]| prefix(engine.as_ref(), system, 5, prompt);
         let asks = |user: &str| tokens(engine.as_ref(), &[("system", system), ("user", user)]);
         let shared = public(&asks("hello"));
-        let text = engine.render(&Chat { messages: vec![Message::new("system", system)], now: 5, ..Chat::default() }).unwrap();
+        let text = engine
+            .render(&Chat { messages: vec![Message::new("system", system)], now: 5, ..Chat::default() })
+            .unwrap();
         let begin = text.find(system).unwrap() + system.len();
         assert!(
             shared >= engine.tokenize(&text[..begin]).unwrap().len(),
@@ -66,8 +68,9 @@ mod tests {
         let engine = tiny();
         let prompt = tokens(engine.as_ref(), &[("system", "secret"), ("user", "hello")]);
         let shared = prefix(engine.as_ref(), "public", 5, &prompt);
-        let until =
-            engine.render(&Chat { messages: vec![Message::new("system", "secret")], now: 5, ..Chat::default() }).unwrap();
+        let until = engine
+            .render(&Chat { messages: vec![Message::new("system", "secret")], now: 5, ..Chat::default() })
+            .unwrap();
         let until = &until[..until.find("secret").unwrap()];
         assert!(shared <= engine.tokenize(until).unwrap().len());
     }
