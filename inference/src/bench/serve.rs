@@ -1,7 +1,7 @@
 //! Many clients at once, as a server sees them: arrivals by chance, requests of all lengths.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,10 +101,11 @@ fn run(engine: &Arc<dyn Engine>, calls: Vec<Call>, slots: usize) -> Result<Vec<C
         thread::sleep((start + after).saturating_duration_since(Instant::now()));
         let generation = engine.generate(&request)?;
         let submission = Submission { tenant: Tenant([client; 32]), ..Submission::from(generation) };
-        let (events, heard) = channel();
-        let sink = Box::new(move |event: Event| match events.send((Instant::now(), event)) {
+        let (events, heard) = sync_channel(MOST_EVENTS);
+        let sink = Box::new(move |event: Event| match events.try_send((Instant::now(), event)) {
             Ok(()) => Flow::Continue,
-            Err(_) => Flow::Cancel,
+            Err(TrySendError::Full((_, event))) => Flow::Full(event),
+            Err(TrySendError::Disconnected(_)) => Flow::Cancel,
         });
         worker.try_submit(submission, sink).map_err(|error| stopped(error.to_string()))?;
         courses.push((Instant::now(), heard));
@@ -166,6 +167,8 @@ impl Chance {
 
 /// Clients at once.
 pub const CLIENTS: usize = 16;
+/// More than a job brings: they are read when all are done.
+const MOST_EVENTS: usize = 1024;
 /// Requests of each.
 const CALLS: usize = 2;
 /// How much more is asked for than one at a time could serve.

@@ -55,7 +55,7 @@ impl<'a> Scores<'a> {
     pub(crate) fn get(&self, id: u32) -> Option<f64> {
         let logit = *self.logits.get(id as usize)?;
         let changed = self.changed.binary_search_by_key(&id, |&(id, _)| id);
-        Some(changed.map_or(f64::from(logit), |at| self.changed[at].1) / self.divisor)
+        Some(changed.map_or_else(|_| f64::from(logit), |at| self.changed[at].1) / self.divisor)
     }
 
     /// The highest logit; `−∞` where there is no token.

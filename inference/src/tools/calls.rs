@@ -94,10 +94,8 @@ fn read(text: &str) -> Option<(Vec<Found>, &str)> {
 
 fn call(value: &Value) -> Option<Found> {
     let part = |name| value.get_attr(name).ok().filter(|part| !part.is_undefined());
-    let (name, arguments) = match (part("name")?, part("arguments"), part("parameters")) {
-        (name, Some(arguments), None) | (name, None, Some(arguments)) => (name, arguments),
-        _ => return None,
-    };
+    let parts = (part("name")?, part("arguments"), part("parameters"));
+    let ((name, Some(arguments), None) | (name, None, Some(arguments))) = parts else { return None };
     // Some models write the arguments as a text that holds JSON, as OpenAI's interface does.
     let arguments = match arguments.as_str() {
         Some(text) => serde_json::from_str(text).ok()?,

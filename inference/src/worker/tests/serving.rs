@@ -113,9 +113,36 @@ fn no_schedule_changes_a_bit() {
         })
         .unwrap();
     let [one, _, many] = workers.map(|worker| worker.tally());
-    let Tally { passes, rows, reused, preempted, evicted } = many;
+    let Tally { passes, rows, reused, evicted, .. } = many;
     assert!(passes < rows / 2, "passes are shared: {many:?}");
-    assert!(reused > 0 && one.reused > 0 && preempted > 0 && evicted > 0, "all of it happened: {many:?}");
+    assert!(reused > 0 && one.reused > 0 && evicted > 0, "all of it happened: {many:?}");
+}
+
+/// Sixteen jobs that fit the memory when they begin, and outgrow it: some are set back, and nobody can tell.
+#[test]
+fn who_is_set_back_goes_on_as_if_nothing_had_been() {
+    let serving = Serving { memory: 0, stretch: f64::INFINITY, ..Serving::default() };
+    let worker = Worker::start(tiny(), serving).unwrap();
+    for round in 0..4 {
+        let plan = |number: u32| {
+            let prompt = (0..30).map(|at| (at * 7 + number * 31 + round * 3) % 250).collect();
+            let sampling =
+                Sampling { max_tokens: 180, temperature: 1.2, seed: number.into(), ..Sampling::default() };
+            Plan {
+                tenant: (number % 3) as u8,
+                request: Request::new(prompt, sampling),
+                called_off: None,
+                public: 0,
+                room: 512,
+            }
+        };
+        let plans: Vec<_> = (0..16).map(plan).collect();
+        for (number, answer) in serve(&worker, &plans) {
+            assert_eq!(answer, alone(worker.engine().as_ref(), &plans[number].request), "job {number}");
+        }
+    }
+    let tally = worker.tally();
+    assert!(tally.preempted > 0, "{tally:?}");
 }
 
 /// Choices of one prompt are read for once, but for the token that each draws from.
