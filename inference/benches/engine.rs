@@ -31,7 +31,7 @@ fn whole(path: &Path, loading: Loading) {
     let start = Instant::now();
     let engine = load_with(path, loading).unwrap();
     println!("loaded in {:?}: {}", start.elapsed(), engine.profile());
-    println!("{:#?}", bench::measure(engine.as_ref()).unwrap());
+    println!("{:#?}", bench::measure(&engine).unwrap());
 }
 
 /// Tokens per second of all sequences together, a median of rounds.

@@ -1,9 +1,5 @@
 //! Constrained answers of a real model: fifty schemas of growing nastiness, 64 tokens each, all valid.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test says why it failed or what it measured"
-)]
+#![expect(clippy::unwrap_used, reason = "a test says why it failed or what it measured")]
 
 mod model_file;
 

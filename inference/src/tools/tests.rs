@@ -279,7 +279,7 @@ fn tools_out_of_bounds_are_named() {
     let long = Tool { description: "x".repeat(MAX_DESCRIPTION + 1), ..clock() };
     assert!(matches!(refused(&[long], ToolChoice::Auto), ToolError::TooLong { .. }));
     let large = Tool { parameters: format!("{{\"a\": \"{}\"}}", "x".repeat(MAX_PARAMETERS)), ..clock() };
-    assert!(matches!(refused(&[large.clone()], ToolChoice::Auto), ToolError::TooLong { .. }));
+    assert!(matches!(refused(std::slice::from_ref(&large), ToolChoice::Auto), ToolError::TooLong { .. }));
     assert_eq!(refused(&[], ToolChoice::Required), ToolError::NoTools);
     let unknown = ToolChoice::Named("weather".to_owned());
     assert_eq!(refused(&[clock()], unknown), ToolError::Unknown { name: "weather".to_owned() });

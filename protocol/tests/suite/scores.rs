@@ -207,7 +207,7 @@ fn a_score_that_would_be_too_long_is_refused_with_a_way_out() {
 fn lists_that_do_not_belong_together_are_no_answer() {
     let bends: [fn(&mut Scores); 6] = [
         |s| drop(s.texts.pop()),
-        |s| drop(s.logprobs.pop()),
+        |s| s.logprobs.truncate(s.logprobs.len() - 1),
         |s| drop(s.top.pop()),
         |s| s.logprobs[0] = Some(-1.0),
         |s| s.logprobs[1] = None,
