@@ -5,7 +5,7 @@
 //! `strftime_now`, whose clock is an input, so that a replay renders the same prompt. A file without a template
 //! gets [`CHATML`]. A system prompt is a message like any other: what happens to it, or what stands in for a
 //! missing one, is the template's decision. Tools are shown to templates that mention them, and told in messages to
-//! all others: [`tools`](crate::tools).
+//! all others: [`crate::tools`].
 //!
 //! Templates come with the model, whose digest somebody chose to trust; even so their steps, their output and
 //! their recursion are bounded. The text of a message can contain the name of a special token and is then read

@@ -1,7 +1,7 @@
 //! Known tokens on their way into a sequence, and the work that waits for what follows them.
 //!
 //! Whatever is computed of a sequence (an answer, a replay, log-probabilities) goes in steps, and before most steps
-//! some tokens must be read. A [`Task`] says which, and takes what followed them; who reads them, alone
+//! some tokens must be read. A task says which, and takes what followed them; who reads them, alone
 //! or in one pass with those of other tasks, is not its business. A [`Reading`] keeps count, and cuts a prompt into
 //! the shapes that an engine's bits depend on, unless it is exact.
 

@@ -51,7 +51,7 @@ struct Course {
     tokens: Vec<Instant>,
 }
 
-/// Serves [`CLIENTS`] clients, [`CALLS`] requests each, at [`PRESSURE`] times the rate that one at a time could bear.
+/// Serves [`CLIENTS`] clients, some requests each, at several times the rate that one at a time could bear.
 pub fn serve(engine: &Arc<dyn Engine>) -> Result<Served, GenerateError> {
     let alone = run(engine, calls(engine.as_ref(), Duration::ZERO), 1)?;
     let seconds = |courses: &[Course]| elapsed(courses).as_secs_f64();
