@@ -37,6 +37,8 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// What another peer already answered; generation goes on after it, as that peer would have.
     pub answered: Vec<u32>,
+    /// Whether each of those tokens must be the one that is drawn here: what an exact engine can demand, and no other.
+    pub check: bool,
     /// How to draw tokens.
     pub sampling: Sampling,
     /// What the answer must be.
@@ -49,7 +51,7 @@ impl Request {
     /// A generation from the beginning.
     #[must_use]
     pub const fn new(prompt: Vec<u32>, sampling: Sampling) -> Self {
-        Self { prompt, answered: Vec::new(), sampling, constraint: None, logprobs: None }
+        Self { prompt, answered: Vec::new(), check: false, sampling, constraint: None, logprobs: None }
     }
 }
 
@@ -94,6 +96,14 @@ pub enum GenerateError {
     /// The engine gave up.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// What was answered before is not what this engine draws.
+    #[error(
+        "token {index} of the answer so far is not the one that is drawn here; whoever gave it used another model or seed"
+    )]
+    Inherited {
+        /// The first that differs.
+        index: u32,
+    },
     /// The engine panicked; it works on for others.
     #[error(
         "the engine failed inside ({what}); this is a bug worth reporting, other requests are not affected"

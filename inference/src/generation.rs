@@ -74,6 +74,8 @@ pub struct Generation {
     text: AnswerText,
     /// How many tokens were answered before this generation.
     given: usize,
+    /// Whether they must be those that are drawn here.
+    check: bool,
     /// For how many tokens of the answer it is known what they were drawn from.
     sourced: usize,
     /// The most tokens that the answer may have.
@@ -100,7 +102,8 @@ impl Generation {
         let mut guide = guide.transpose()?;
         for &id in &request.answered {
             reading.push(id);
-            guide.as_mut().map_or(Ok(()), |guide| guide.push(id))?;
+            // What is checked is pushed when its turn comes.
+            guide.as_mut().filter(|_| !request.check).map_or(Ok(()), |guide| guide.push(id))?;
         }
         Ok(Self {
             limit,
@@ -109,6 +112,7 @@ impl Generation {
             vocabulary: Arc::clone(vocabulary),
             text: AnswerText::new(vocabulary, &request.sampling),
             given: request.answered.len(),
+            check: request.check,
             sourced: 0,
             position: None,
             commitment: Commitment::default(),
@@ -146,14 +150,32 @@ impl Generation {
     }
 
     /// Takes what followed a token: for a token that is known already that is what it was drawn from.
-    fn take(&mut self, position: Position) {
+    fn take(&mut self, mut position: Position) -> Result<(), GenerateError> {
         let Some(&id) = self.reading.answer().get(self.sourced) else {
             self.position = Some(position);
-            return;
+            return Ok(());
         };
+        if self.check {
+            self.check(&mut position.logits, id)?;
+        }
         self.text.push(id);
         self.commitment.push(position.state.as_deref());
         self.sourced += 1;
+        Ok(())
+    }
+
+    /// Draws a token that another peer has drawn before.
+    fn check(&mut self, logits: &mut [f32], id: u32) -> Result<(), GenerateError> {
+        let (prompt, before) = (self.reading.prompt(), &self.reading.answer()[..self.sourced]);
+        let choose = |logits: &[f32]| self.sampling.choose(logits, prompt, before);
+        let drawn = match &mut self.guide {
+            Some(guide) => guide.settle(logits, self.limit.saturating_sub(before.len()), choose)?,
+            None => choose(logits),
+        };
+        if drawn != id || self.vocabulary.is_end(id) {
+            return Err(GenerateError::Inherited { index: self.sourced as u32 });
+        }
+        Ok(self.guide.as_mut().map_or(Ok(()), |guide| guide.push(id))?)
     }
 
     fn draw(&mut self) -> Result<Step, GenerateError> {
@@ -217,7 +239,7 @@ impl Task for Generation {
         // One token is read between two draws; anything else was known before.
         let between = needed == 1 && self.reading.done() >= self.known();
         self.reading.finish_span();
-        positions.into_iter().for_each(|position| self.take(position));
+        positions.into_iter().try_for_each(|position| self.take(position))?;
         if let Some(reason) = self.ending().filter(|_| needed == 0) {
             return Ok(self.finished(reason));
         }
@@ -236,6 +258,13 @@ impl Iterator for Generation {
         self.over |= step.is_err();
         Some(step)
     }
+}
+
+/// The text that each token of an answer completes, as [`Step::Token`] tells it.
+#[must_use]
+pub fn texts(vocabulary: &Arc<Vocabulary>, sampling: &Sampling, answer: &[u32]) -> Vec<String> {
+    let mut text = AnswerText::new(vocabulary, sampling);
+    answer.iter().map(|&id| text.push(id)).collect()
 }
 
 /// The text of an answer as it grows: characters made whole, stop texts taken out.

@@ -101,7 +101,7 @@ pub use engine::{
     CacheUse, Engine, ForwardError, GenerateError, Position, Prompt, PromptError, Request, Sequence, Span,
     SpanResult, Speed,
 };
-pub use generation::{FinishReason, Generation, Step};
+pub use generation::{FinishReason, Generation, Step, texts};
 pub use gguf::LoadError;
 pub use logprobs::{Logprobs, logprobs};
 pub use model::{Description, EngineChoice, Loading, ModelCard, Outline, load, load_exactly, load_with};

@@ -1,17 +1,19 @@
-//! What the mesh costs. Three measurements in one program, each a table, or one JSON line with `--json`:
+//! What the mesh costs. Four measurements in one program, each a table, or one JSON line with `--json`:
 //!
 //! | name | what |
 //! |---|---|
 //! | `overhead` | the stations of a job beside plain TCP and HTTP; tokens per second of one stream |
 //! | `demo` | a real model through the mesh beside the model alone; the demo as a newcomer runs it |
 //! | `idle` | memory of a peer without a model |
+//! | `failover` | a provider killed at some token of its answer: the same answer, and the reader's wait |
 //!
-//! `cargo bench -p llamesh-node --bench mesh -- [overhead|demo|idle …] [--json]`; without a name all of them run.
+//! `cargo bench -p llamesh-node --bench mesh -- [overhead|demo|idle|failover …] [--json]`; without a name all of them run.
 //! `BENCHMARKS.md` holds the numbers and how they came about.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its result")]
 
 mod demo_rate;
+mod failover;
 mod idle;
 mod overhead;
 mod pair;
@@ -37,6 +39,9 @@ async fn main() -> Result<(), Failed> {
     }
     if wanted("idle") {
         idle::run(json).await?;
+    }
+    if wanted("failover") {
+        failover::run(json).await?;
     }
     Ok(())
 }

@@ -102,14 +102,20 @@ impl Course {
     }
 }
 
-async fn start(folder: &TempDir, seed: u8, agents: Agents, bootstrap: Vec<Address>) -> Result<Node, Failed> {
+/// A peer with its own journal and receipts, on free ports of loopback.
+pub(crate) async fn start(
+    folder: &TempDir,
+    seed: u8,
+    agents: Agents,
+    bootstrap: Vec<Address>,
+) -> Result<Node, Failed> {
     let (journal, entries) = Journal::open(&folder.path().join(format!("journal-{seed}.redb")))?;
     let receipts = folder.path().join(format!("receipts-{seed}"));
     std::fs::create_dir(&receipts)?;
     let config = NodeConfig {
         network: "bench".parse()?,
         key: SecretKey::from_seed(&[seed; 32]),
-        listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?, "/ip4/127.0.0.1/udp/0/quic-v1".parse()?],
         external: Vec::new(),
         bootstrap,
         lan: false,

@@ -32,6 +32,43 @@ pub(crate) fn demo() -> Result<Value, Failed> {
     Ok(serde_json::from_str(&line)?)
 }
 
+/// A running `llamesh up` with the default model on one thread. It ends with the value.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    /// Who it is.
+    pub(crate) id: String,
+    child: Child,
+}
+
+impl Provider {
+    /// Starts one in `folder` that listens on `transport` alone and joins at `bootstrap`, and waits until it is ready.
+    pub(crate) fn up(folder: &std::path::Path, transport: &str, bootstrap: &str) -> Result<Self, Failed> {
+        let port = if transport == "tcp" { "/ip4/127.0.0.1/tcp/0" } else { "/ip4/127.0.0.1/udp/0/quic-v1" };
+        let mut command = Command::new(PROGRAM);
+        command.args(["up", "--json", "--network", "bench", "--threads", "1", "--api", "127.0.0.1:0"]);
+        command.args(["--listen", port, "--bootstrap", bootstrap, "--data-dir"]).arg(folder);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let stdout = child.stdout.take().ok_or("no stdout")?;
+        let ready = BufReader::new(stdout).lines().next().ok_or("the peer said nothing")??;
+        let id = serde_json::from_str::<Value>(&ready)?["peer"].as_str().ok_or(ready)?.to_owned();
+        Ok(Self { id, child })
+    }
+
+    /// Ends it on the spot.
+    pub(crate) fn kill(&mut self) -> Result<(), Failed> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        // One that is dead needs no end.
+        let _ = self.kill();
+    }
+}
+
 /// A running `llamesh up` without a model. It ends with the value.
 #[derive(Debug)]
 pub(crate) struct Peer {

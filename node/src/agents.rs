@@ -27,7 +27,7 @@ use protocol::error::Feature;
 use protocol::event::{Production, RunId};
 use protocol::{
     AgentOffer, Capability, Constraint, Finish, Input, JobError, JobKind, JobSpec, Logprobs, ModelOffer,
-    Order, Price, Speed, Token,
+    Order, Price, Rendering, Speed, Token,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -83,6 +83,8 @@ pub struct Job {
     pub input: Input,
     /// What form the answer must have. An agent obeys it or refuses the job.
     pub constraint: Option<Constraint>,
+    /// What others have answered already: an agent goes on after it, or refuses the job.
+    pub inherited: Vec<Token>,
 }
 
 impl Job {
@@ -101,6 +103,7 @@ impl Job {
         match feature {
             Feature::Constraint => self.constraint.is_some(),
             Feature::Logprobs => self.order.sampling.logprobs.is_some(),
+            Feature::Continuation => self.order.continues.is_some(),
             Feature::Tools => matches!(&self.input, Input::Chat(chat) if !chat.tools.is_empty()),
             _ => false,
         }
@@ -154,10 +157,9 @@ impl Context {
         Self { run, productions, window, node }
     }
 
-    /// The prompt has been rendered: its length and digest ([`protocol::receipt::prompt_digest`]), and the Unix time
-    /// that the template was told. To be called first, by engines with token ids only.
-    pub async fn prompt(&self, tokens: u32, digest: Digest, template_time: u64) {
-        self.produce(Production::Prompt { tokens, digest, template_time }, None).await;
+    /// The prompt has been rendered. To be called first, by engines with token ids only.
+    pub async fn prompt(&self, rendering: Rendering) {
+        self.produce(Production::Prompt(rendering), None).await;
     }
 
     /// So much of the prompt has been read.

@@ -360,7 +360,7 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, now: Timestamp, Run { run, order, input, constraint }: Run) {
+    fn start(&mut self, now: Timestamp, Run { run, order, input, constraint, inherited }: Run) {
         let agent = match self.agents.named(&order.agent) {
             Some(agent) if agent.takes(order.kind) => Ok(agent),
             Some(_) => Err(JobError::Unsupported { feature: Feature::JobKind }),
@@ -376,7 +376,7 @@ impl Driver {
         let window = self.state.windows.of(order.signer());
         let context = Context::new(run, self.productions.clone(), window, self.handle.clone());
         let task = tokio::spawn(async move {
-            let job = Job { order, input, constraint };
+            let job = Job { order, input, constraint, inherited };
             let work = AssertUnwindSafe(agent.run(job, context.clone())).catch_unwind();
             context.finish(work.await.unwrap_or(Err(JobError::Engine))).await;
         });

@@ -226,6 +226,9 @@ pub enum JobUpdate {
         agent: String,
         /// The model's name, where there is one.
         model: Option<String>,
+        /// Tokens of the answer that are there already, if it takes over in the middle.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        tokens: u64,
     },
     /// The next token.
     Token {
@@ -261,23 +264,32 @@ impl JobUpdate {
                         .map(|folder| receipts::path_of(folder, digest))
                         .filter(|file| file.exists())
                         .map(|file| file.display().to_string()),
-                    usage: completion.receipt.usage,
+                    usage: Usage {
+                        prompt_tokens: completion.receipt.prompt_tokens(),
+                        completion_tokens: completion.receipt.answer_tokens(),
+                    },
                     finish: completion.receipt.finish,
                 }
             }
             JobEvent::Failed(error) => error.into(),
             JobEvent::Progress { done, of } => Self::Progress { done, of },
-            JobEvent::Started { provider, offer } => Self::Started {
+            JobEvent::Started { provider, offer, tokens } => Self::Started {
                 job,
                 provider,
                 agent: offer.agent,
                 model: offer.model.map(|model| model.name),
+                tokens,
             },
             JobEvent::Token { index, token, logprobs } => {
                 Self::Token { index, id: token.id, text: token.text, logprobs }
             }
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl From<JobError> for JobUpdate {

@@ -162,7 +162,7 @@ fn prompt(receipt: &Receipt, opening: &Opening, engine: &dyn Engine) -> Result<V
         let why = "the provider read another prompt than the opening renders to (an agent with a system prompt of its own?)";
         return Err(unverifiable(why.to_owned()));
     }
-    if prompt.len() as u64 != u64::from(receipt.usage.prompt_tokens) {
+    if prompt.len() as u64 != u64::from(receipt.prompt_tokens()) {
         return Err(Verdict::new(
             Word::Refuted,
             "the receipt counts another number of prompt tokens than there are",

@@ -39,6 +39,53 @@ fn the_default_model_answers_through_the_mesh() {
     freed_when_cancelled(&requester);
 }
 
+#[test]
+fn an_answer_outlives_its_provider_to_the_byte() {
+    let model = match obtained() {
+        Ok(model) => model,
+        Err(why) => return eprintln!("SKIPPED: smollm2 cannot be had here: {why}"),
+    };
+    let requester = Home::patient(PATIENCE).up(&["--model", "-"]);
+    let provider = || Home::patient(PATIENCE).up(&["--model", &model, "--bootstrap", &requester.address()]);
+    let mut providers = [provider(), provider()];
+    let ask = [
+        "submit",
+        "Tell me a story about the sea.",
+        "--max-tokens",
+        "96",
+        "--temperature",
+        "0.8",
+        "--seed",
+        "3",
+    ];
+    let undisturbed = requester.run(&ask);
+
+    let mut process = requester.home.start(&ask);
+    let first = process.until("started")["provider"].clone();
+    process.until("token");
+    let dying = providers.iter().position(|provider| first == provider.id()).expect("one of the two");
+    providers[dying].kill();
+    let second = process.until("started");
+    assert_ne!(second["provider"], first);
+    let outcome = process.finish();
+    assert_eq!(outcome.answer(), undisturbed.answer());
+    assert_eq!(outcome.done()["usage"], undisturbed.done()["usage"]);
+    let inherited = second["tokens"].as_u64().expect("in the middle of the answer");
+    assert!((1..96).contains(&inherited), "{inherited}");
+    // The successor answers for the whole, and whoever signed a part of it is named.
+    let file = text(&outcome.done()["receipt_file"]);
+    let replayed = requester.run(&["verify", "--replay", "--model", &model, &file]);
+    assert_eq!(replayed.document()["verdict"], "exact", "{replayed:?}");
+    let view = &requester.run(&["receipts"]).lines;
+    let view = view.iter().find(|line| line["receipt"] == outcome.done()["receipt"]).expect("kept");
+    assert_eq!(view["view"]["continues"]["tokens"], inherited);
+    let signers: Vec<_> = (0..).map_while(|at| view["view"]["segments"][at]["provider"].as_str()).collect();
+    let expected: Vec<_> = (0..signers.len() as u64)
+        .map(|segment| if (segment + 1) * 32 <= inherited { &first } else { &second["provider"] })
+        .collect();
+    assert_eq!(signers, expected);
+}
+
 /// A job that comes right after a cancelled one waits no longer for the only slot than the floor says, beyond the step
 /// that is being computed. The best of several attempts is what the program can do; the others are what the machine
 /// was busy with.

@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 /// The version that this build writes and the only one that it reads.
 pub const VERSION: u8 = 1;
 
-/// Nothing longer is decoded, whatever its kind: the largest input, the largest constraint and what surrounds them.
-pub const MAX_MESSAGE: usize = (1 << 20) + (128 << 10);
+/// Nothing longer is decoded, whatever its kind: the largest input, the longest answer that is continued, the largest
+/// constraint and what surrounds them.
+pub const MAX_MESSAGE: usize = (2 << 20) + (128 << 10);
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -37,6 +37,14 @@ pub enum JobError {
     /// The agent failed while it worked.
     #[error("the provider's agent failed; another provider may succeed")]
     Engine,
+    /// The answer that was to be continued is not what this provider's model gives.
+    #[error(
+        "the answer so far is not this model's from token {index} on: whoever gave it, or whoever says so, is wrong; submit the job again"
+    )]
+    Inherited {
+        /// The first token that differs.
+        index: u32,
+    },
     /// Input or parameters that no provider could accept.
     #[error("invalid request: {field} {problem}")]
     Invalid {
@@ -178,6 +186,8 @@ pub enum Feature {
     Logprobs,
     /// Tools that the model may call.
     Tools,
+    /// Going on with another provider's answer.
+    Continuation,
 }
 
 impl JobError {
@@ -191,6 +201,7 @@ impl JobError {
         match self {
             Self::Busy { .. }
             | Self::Engine
+            | Self::Inherited { .. }
             | Self::Misbehaved { .. }
             | Self::NoTaker { .. }
             | Self::Order { .. }
@@ -218,6 +229,7 @@ impl JobError {
             Self::ContextExceeded { .. } => "context_exceeded",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Engine => "engine",
+            Self::Inherited { .. } => "inherited",
             Self::Invalid { .. } => "invalid",
             Self::Limit { .. } => "limit",
             Self::Misbehaved { .. } => "misbehaved",

@@ -8,7 +8,7 @@ use crypto::{Digest, PeerId, Signed, Verified};
 
 use crate::ledger::Entry;
 use crate::message::{Announcement, Bid, Frame, Request, Response};
-use crate::receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Token};
+use crate::receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Rendering, Token};
 use crate::{
     AgentOffer, Capability, Constraint, Evidence, Input, JobError, JobId, JobSpec, Logprobs, Profile,
     Requirement, job::Salt,
@@ -161,14 +161,7 @@ pub enum Production {
         of: u32,
     },
     /// The prompt has been rendered. Comes first, and only from engines with token ids.
-    Prompt {
-        /// Its length in tokens.
-        tokens: u32,
-        /// What binds it ([`crate::receipt::prompt_digest`]).
-        digest: Digest,
-        /// The Unix time in seconds that the template was told.
-        template_time: u64,
-    },
+    Prompt(Rendering),
     /// The next token.
     Token {
         /// What it is.
@@ -269,6 +262,8 @@ pub struct Run {
     pub input: Input,
     /// What form the answer must have; it is the one that the order names.
     pub constraint: Option<Constraint>,
+    /// What others have answered already, if the order continues their work: the next token comes after these.
+    pub inherited: Vec<Token>,
 }
 
 /// What its submitter learns of a job.
@@ -287,12 +282,14 @@ pub enum JobEvent {
         /// Tokens in the prompt.
         of: u32,
     },
-    /// A provider got the job. Comes again if another one takes over.
+    /// A provider got the job. Comes again if another one takes over, also in the middle of the answer.
     Started {
         /// Who.
         provider: PeerId,
         /// What it offered.
         offer: Box<AgentOffer>,
+        /// Tokens of the answer that are there already: it goes on with the next one.
+        tokens: u64,
     },
     /// The next token of the answer; it has been checked against the commitment.
     Token {

@@ -59,7 +59,9 @@ pub use ledger::{Entry, Ledger};
 pub use message::{Announcement, Ask, Bid, Frame, Request, Response};
 pub use peer::Peer;
 pub use profile::{AgentOffer, ModelOffer, Profile, Speed};
-pub use receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Segment, Token};
+pub use receipt::{
+    Acknowledgement, Continuation, Finish, Inherited, Opening, Order, Receipt, Rendering, Segment, Token,
+};
 pub use reputation::{Evidence, Reputation};
 pub use score::{Alternative, Logprobs, Scores};
 pub use units::{Credits, Price, Timestamp, Usage};

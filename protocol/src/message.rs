@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, MAX_MESSAGE, Message};
 use crate::job::Salt;
 use crate::{
-    Acknowledgement, AgentOffer, Constraint, Input, JobError, JobId, JobKind, Logprobs, Order, Price,
-    Profile, Receipt, Requirement, Segment, Timestamp, Token,
+    Acknowledgement, AgentOffer, Constraint, Inherited, Input, JobError, JobId, JobKind, Logprobs, Order,
+    Price, Profile, Receipt, Rendering, Requirement, Segment, Timestamp, Token,
 };
 
 /// What is asked of one peer.
@@ -109,12 +109,21 @@ pub enum Announcement {
 pub struct Start {
     /// What was agreed.
     pub order: Signed<Order>,
+    /// What it is about.
+    pub brief: Brief,
+}
+
+/// What only the provider that got the job is shown; the order commits to each part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Brief {
     /// What to work on.
     pub input: Input,
     /// What salted its commitment.
     pub salt: Salt,
-    /// What form the answer must have; the order names it by digest.
+    /// What form the answer must have.
     pub constraint: Option<Constraint>,
+    /// What others have answered already.
+    pub inherited: Inherited,
 }
 
 /// What travels between a requester and a provider, in both directions of one stream.
@@ -133,6 +142,18 @@ pub enum Frame {
         job: JobId,
         /// The countersignature.
         acknowledgement: Signed<Acknowledgement>,
+    },
+    /// Requester: are you still there?
+    Probe {
+        /// The job.
+        job: JobId,
+    },
+    /// Provider: this is how I read your input. Comes first, and only from engines with token ids.
+    Prompt {
+        /// The job.
+        job: JobId,
+        /// What was read.
+        rendering: Rendering,
     },
     /// Provider: so much of the prompt has been read; 0 of 0 says no more than "I am alive".
     Progress {
@@ -186,6 +207,8 @@ impl Frame {
             Self::Start(_) => None,
             Self::Cancel { job }
             | Self::Acknowledge { job, .. }
+            | Self::Probe { job }
+            | Self::Prompt { job, .. }
             | Self::Progress { job, .. }
             | Self::Token { job, .. }
             | Self::Segment { job, .. }
@@ -239,12 +262,13 @@ impl Message for Frame {
     fn cap(variant: u8) -> Option<usize> {
         match variant {
             0 => Some(MAX_MESSAGE),
-            1 | 3 => Some(64),
+            1 | 3 | 5 => Some(64),
             2 => statement::<Acknowledgement>(),
-            4 => Some(TOKEN),
-            5 => statement::<Segment>(),
-            6 => statement::<Receipt>(),
-            7 => Some(ERROR),
+            4 => Some(128),
+            6 => Some(TOKEN),
+            7 => statement::<Segment>(),
+            8 => statement::<Receipt>(),
+            9 => Some(ERROR),
             _ => None,
         }
     }

@@ -109,6 +109,11 @@ impl Peer {
         &self.reputation
     }
 
+    /// How often an answer of ours went on with another provider.
+    pub fn takeovers(&self) -> requester::Takeovers {
+        self.requester.takeovers()
+    }
+
     /// What this peer says of itself now.
     pub fn profile(&self, now: Timestamp) -> Verified<Profile> {
         let profile = Profile {
@@ -216,7 +221,9 @@ impl Peer {
 
     fn on_requester(&mut self, now: Timestamp, output: requester::Output) {
         match output {
-            requester::Output::Broken { job, error } => self.auctions.on_broken(now, job, error),
+            requester::Output::Broken { job, error, answered } => {
+                self.auctions.on_broken(now, job, error, answered);
+            }
             requester::Output::Delivered { job, provider, completion } => {
                 self.deliver(job, provider, completion)
             }

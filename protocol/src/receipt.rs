@@ -49,8 +49,46 @@ pub struct Order {
     pub bid: Digest,
     /// Digest of the form that the answer must have ([`Constraint::digest`]).
     pub constraint: Option<Digest>,
+    /// What other providers have answered already.
+    pub continues: Option<Continuation>,
     /// When it was given.
     pub issued: Timestamp,
+}
+
+/// Where another provider's answer broke off, and what its successor needs to go on as it would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Continuation {
+    /// Tokens of the answer so far.
+    pub tokens: u64,
+    /// The running commitment after them.
+    pub commitment: Commitment,
+    /// How the input was rendered.
+    pub rendering: Rendering,
+}
+
+/// How a provider rendered the input for its model: whoever goes on with the answer must have read the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rendering {
+    /// Digest of the prompt's token ids ([`prompt_digest`]).
+    pub prompt: Digest,
+    /// How many there are.
+    pub tokens: u32,
+    /// The Unix time that the chat template was told, in seconds.
+    pub template_time: u64,
+}
+
+/// What a successor is shown of an answer that it is to go on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The tokens so far.
+    pub output: Vec<Token>,
+    /// What its providers signed on the way: one for each full segment.
+    pub segments: Vec<Signed<Segment>>,
+}
+
+impl Inherited {
+    /// Longest encoding in bytes. An answer that is longer is not continued.
+    pub const MAX_LEN: usize = 1 << 20;
 }
 
 impl Order {
@@ -65,6 +103,11 @@ impl Order {
     /// An empty transcript for the answer: bound to the job, and so to nothing that ran before.
     pub fn transcript(&self) -> Transcript {
         Transcript::new(&self.job.0)
+    }
+
+    /// Tokens of the answer that others have given.
+    pub fn inherited(&self) -> u64 {
+        self.continues.map_or(0, |continues| continues.tokens)
     }
 }
 
@@ -166,6 +209,8 @@ pub struct Receipt {
     pub finished: Timestamp,
     /// Digest of the form that the answer must have ([`Constraint::digest`]).
     pub constraint: Option<Digest>,
+    /// What other providers had answered before. The signer of this receipt answers for it, too.
+    pub continues: Option<Continuation>,
     /// Receipts of sub-jobs whose outputs went in.
     pub children: Vec<Digest>,
 }
@@ -175,6 +220,8 @@ pub struct Receipt {
 pub struct SignedStretch {
     /// Who.
     pub provider: PeerId,
+    /// The order that it answered; after a failover, not the receipt's.
+    pub order: Digest,
     /// How many tokens it covers, from the first.
     pub end: u64,
     /// The segment statement.
@@ -260,6 +307,21 @@ pub enum Mismatch {
 }
 
 impl Receipt {
+    /// Tokens of the answer that other providers have given. They are counted among the tokens that were read.
+    pub fn inherited(&self) -> u64 {
+        self.continues.map_or(0, |continues| continues.tokens)
+    }
+
+    /// Tokens of the prompt, without those of the answer that were read.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.usage.prompt_tokens.saturating_sub(u32::try_from(self.inherited()).unwrap_or(u32::MAX))
+    }
+
+    /// Tokens of the answer, whoever gave them.
+    pub fn answer_tokens(&self) -> u32 {
+        self.usage.completion_tokens.saturating_add(u32::try_from(self.inherited()).unwrap_or(u32::MAX))
+    }
+
     /// Checks a receipt against its opening.
     ///
     /// # Errors
@@ -298,7 +360,7 @@ impl Receipt {
         {
             let end = (index as u64 + 1) * SEGMENT;
             let activations = last.id.and_then(|_| opening.activations.get(committed)).copied();
-            let segment = Segment { job: self.job, order: self.order, end, commitment, activations };
+            let segment = Segment { job: self.job, order: stretch.order, end, commitment, activations };
             let signed = stretch.end == end && stretch.segment == segment.name(stretch.provider);
             if !signed || !Segment::may_commit(activations, last, (committed, index)) {
                 return Err(Mismatch::Segments);
@@ -317,7 +379,7 @@ impl Receipt {
         if self.output != seen.commitment() {
             return Err(Mismatch::Output);
         }
-        let counted = u64::from(self.usage.completion_tokens) == seen.len();
+        let counted = u64::from(self.usage.completion_tokens) + self.inherited() == seen.len();
         let priced = self.price.cost(self.usage) == Some(self.cost);
         if counted && priced { Ok(()) } else { Err(Mismatch::Sum) }
     }
@@ -331,7 +393,8 @@ impl Receipt {
             && (self.job, self.parent, self.kind) == (order.job, order.parent, order.kind)
             && (&self.agent, &self.capability) == (&order.agent, &order.capability)
             && (self.model, self.input, self.constraint) == (order.model, order.input, order.constraint)
-            && (&self.sampling, self.price) == (&order.sampling, order.price);
+            && (&self.sampling, self.price) == (&order.sampling, order.price)
+            && self.continues == order.continues;
         match same {
             true if self.cost <= order.limits.budget => Ok(()),
             true => Err(Mismatch::Sum),

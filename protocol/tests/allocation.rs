@@ -9,9 +9,10 @@ use std::fmt::Debug;
 use crypto::{SecretKey, Signed};
 use protocol::codec::{MAX_MESSAGE, Message, VERSION};
 use protocol::job::Salt;
-use protocol::message::Start;
+use protocol::message::{Brief, Start};
 use protocol::{
-    Capability, Chat, ChatMessage, Constraint, Frame, Input, JobError, Response, Role, Tool, ToolCall,
+    Capability, Chat, ChatMessage, Constraint, Frame, Inherited, Input, JobError, Response, Role, Tool,
+    ToolCall,
 };
 
 thread_local! {
@@ -58,9 +59,12 @@ fn start(input: Input) -> Frame {
     let signer = SecretKey::from_seed(&[1; 32]).peer_id();
     Frame::Start(Start {
         order: Signed::from_parts(signer, vec![1; 40], [2; 64]),
-        input,
-        salt: Salt([3; 16]),
-        constraint: Some(Constraint::Choices(vec!["yes".into()])),
+        brief: Brief {
+            input,
+            salt: Salt([3; 16]),
+            constraint: Some(Constraint::Choices(vec!["yes".into()])),
+            inherited: Inherited::default(),
+        },
     })
 }
 

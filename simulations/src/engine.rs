@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crypto::{Digest, Hasher, PeerId};
 use protocol::event::{Production, Run, RunId};
 use protocol::receipt::prompt_digest;
-use protocol::{Finish, Input, JobId, Sampling, Timestamp, Token};
+use protocol::{Finish, Input, JobId, Order, Rendering, Sampling, Timestamp, Token};
 
 /// How fast, and how much at once.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,10 @@ pub struct Answer {
     prompt: u32,
     len: u32,
     finish: Finish,
+    /// Tokens that somebody else has given: they are read like a prompt.
+    inherited: u32,
+    /// What the template was told by whoever began.
+    template_time: Option<u64>,
 }
 
 impl Engine {
@@ -73,7 +77,8 @@ impl Engine {
     pub fn start(&mut self, now: Timestamp, run: &Run) {
         let order = run.order.value();
         self.clients.insert(run.run, (run.order.signer(), order.job));
-        self.waiting.push_back((run.run, Answer::to(order.model, &order.sampling, &run.input)));
+        let answer = Answer::to(order.model, &order.sampling, &run.input);
+        self.waiting.push_back((run.run, answer.after(order)));
         self.fill(now);
     }
 
@@ -130,7 +135,8 @@ impl Work {
     fn due(&self, pace: Pace) -> Timestamp {
         let millis = |tokens: u32, rate: u32| u64::from(tokens) * 1000 / u64::from(rate.max(1));
         let read = |tokens| millis(tokens, pace.prefill);
-        let written = |tokens| read(self.answer.prompt) + millis(tokens, pace.decode);
+        let Answer { prompt, inherited, .. } = self.answer;
+        let written = |tokens: u32| read(prompt + inherited) + millis(tokens - inherited, pace.decode);
         self.began.after(match self.step {
             Step::Prompt => 0,
             Step::Read(done) => read(done),
@@ -140,13 +146,16 @@ impl Work {
     }
 
     fn produce(&mut self, now: Timestamp) -> Production {
-        let Answer { prompt, len, finish, .. } = self.answer;
+        let Answer { prompt, len, finish, inherited, .. } = self.answer;
         let (production, step) = match self.step {
             Step::Prompt => (self.answer.rendered(now), Step::Read(CHUNK.min(prompt))),
             Step::Read(done) if done < prompt => {
                 (Production::Progress { done, of: prompt }, Step::Read((done + CHUNK).min(prompt)))
             }
-            Step::Read(done) => (Production::Progress { done, of: prompt }, Step::Write(0)),
+            Step::Read(done) => {
+                let next = if inherited < len { Step::Write(inherited) } else { Step::Finish };
+                (Production::Progress { done, of: prompt }, next)
+            }
             Step::Write(index) => {
                 let next = if index + 1 < len { Step::Write(index + 1) } else { Step::Finish };
                 (Production::from(self.answer.token(index)), next)
@@ -170,7 +179,14 @@ impl Answer {
         let (limit, len) = (sampling.max_tokens, draw % (sampling.max_tokens + 8) + 1);
         let finish = if len < limit { Finish::EndOfText } else { Finish::Length };
         let prompt = u32::try_from(input.len() / 4).unwrap_or(u32::MAX).max(1);
-        Self { root, prompt, len: len.min(limit), finish }
+        Self { root, prompt, len: len.min(limit), finish, inherited: 0, template_time: None }
+    }
+
+    /// The rest of it, for whoever goes on.
+    fn after(self, order: &Order) -> Self {
+        let inherited = u32::try_from(order.inherited()).unwrap_or(u32::MAX).min(self.len);
+        let template_time = order.continues.map(|continues| continues.rendering.template_time);
+        Self { inherited, template_time, ..self }
     }
 
     /// The whole text, token by token.
@@ -184,8 +200,9 @@ impl Answer {
     }
 
     fn rendered(&self, now: Timestamp) -> Production {
-        let digest = prompt_digest(&[first_number(&self.root)]);
-        Production::Prompt { tokens: self.prompt, digest, template_time: now.0 / 1000 }
+        let prompt = prompt_digest(&[first_number(&self.root)]);
+        let template_time = self.template_time.unwrap_or(now.0 / 1000);
+        Production::Prompt(Rendering { prompt, tokens: self.prompt, template_time })
     }
 }
 
@@ -235,7 +252,7 @@ mod tests {
     fn a_run_reads_in_chunks_and_writes_at_its_pace() {
         let produced = work(&mut engine(1, 1));
         let tokens = answer(0, 20).tokens().count() as u64;
-        assert!(matches!(produced[0], (0, _, Production::Prompt { tokens: 100, .. })));
+        assert!(matches!(produced[0], (0, _, Production::Prompt(Rendering { tokens: 100, .. }))));
         assert!(matches!(produced[1], (64, _, Production::Progress { done: 64, of: 100 })));
         assert!(matches!(produced[2], (100, _, Production::Progress { done: 100, of: 100 })));
         assert!(matches!(produced[3], (110, _, Production::Token { .. })));

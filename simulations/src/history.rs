@@ -108,6 +108,8 @@ impl Named for Frame {
             Self::Start(_) => "start",
             Self::Cancel { .. } => "cancel",
             Self::Acknowledge { .. } => "acknowledge",
+            Self::Probe { .. } => "probe",
+            Self::Prompt { .. } => "prompt",
             Self::Progress { .. } => "progress",
             Self::Token { .. } => "token",
             Self::Segment { .. } => "segment",

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::{Prompt, PromptError, Request};
-use crate::generation::{FinishReason, Step};
+use crate::engine::{GenerateError, Prompt, PromptError, Request};
+use crate::generation::{FinishReason, Step, texts};
 use crate::replay::Claim;
 use crate::sample::Sampling;
 use crate::tiny::{TinyArchitecture, write_tiny, write_tiny_as};
@@ -156,10 +156,46 @@ fn another_peer_continues_where_the_first_stopped() {
     let (ids, text, reason) = answer(model, &whole);
     for cut in [0, 1, ids.len() / 2, ids.len()] {
         let rest = Request { answered: ids[..cut].to_vec(), ..whole.clone() };
-        let (continued, tail, again) = answer(model, &rest);
-        assert_eq!((&continued[..], again), (&ids[cut..], reason));
-        assert!(text.ends_with(&tail));
+        for check in [false, true] {
+            let rest = Request { check, ..rest.clone() };
+            let (continued, tail, again) = answer(model, &rest);
+            assert_eq!((&continued[..], again), (&ids[cut..], reason));
+            assert!(text.ends_with(&tail));
+        }
     }
+}
+
+#[test]
+fn an_answer_that_is_not_this_models_is_not_continued() {
+    let model = tiny();
+    let model = model.as_ref();
+    let whole = request(model, 70, 11);
+    let (ids, ..) = answer(model, &whole);
+    for wrong in [0, 1, 31, 32, ids.len() - 1] {
+        let mut answered = ids.clone();
+        answered[wrong] = (answered[wrong] + 1) % 200;
+        let rest = Request { answered, check: true, ..whole.clone() };
+        let found = model.generate(&rest).unwrap().find_map(Result::err);
+        assert!(
+            matches!(found, Some(GenerateError::Inherited { index }) if index as usize == wrong),
+            "{found:?} at {wrong}"
+        );
+        let unchecked = Request { check: false, ..rest };
+        assert!(model.generate(&unchecked).unwrap().all(|step| step.is_ok()));
+    }
+}
+
+#[test]
+fn the_text_of_each_token_is_known_without_the_model() {
+    let model = tiny();
+    let request = request(model.as_ref(), 40, 3);
+    let steps: Vec<_> = model.generate(&request).unwrap().map(Result::unwrap).collect();
+    let token = |step: &Step| match step {
+        Step::Token { id, text, .. } => Some((*id, text.clone())),
+        _ => None,
+    };
+    let (ids, said): (Vec<_>, Vec<_>) = steps.iter().filter_map(token).unzip();
+    assert_eq!(texts(model.vocabulary(), &request.sampling, &ids), said);
 }
 
 #[test]

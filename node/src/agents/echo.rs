@@ -37,7 +37,7 @@ impl Echo {
 
     async fn echo(&self, job: Job, context: Context) -> Result<Finish, JobError> {
         // It says what it heard: in no other form, with no tool, and without any notion of what is likely.
-        job.check_without(&[Feature::Constraint, Feature::Logprobs, Feature::Tools])?;
+        job.check_without(&[Feature::Constraint, Feature::Logprobs, Feature::Tools, Feature::Continuation])?;
         let text = last_text(&job.input)?;
         let words: Vec<&str> = text.split_inclusive(' ').flat_map(pieces).collect();
         let limit = job.order.sampling.max_tokens as usize;

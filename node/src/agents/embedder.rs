@@ -8,7 +8,7 @@ use std::sync::Arc;
 use inference::Embedder;
 use protocol::error::Feature;
 use protocol::profile::LatencyClass;
-use protocol::receipt::prompt_digest;
+use protocol::receipt::{Rendering, prompt_digest};
 use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, Price, Speed, Token};
 use tokio::sync::Semaphore;
 
@@ -60,7 +60,8 @@ impl EmbedderAgent {
         let embedded = embedded.await.map_err(|_| JobError::Engine)?;
         let embedding = embedded.and_then(|mut all| all.pop()).ok_or(JobError::Engine)?;
         let read = u32::try_from(embedding.tokens.len()).unwrap_or(u32::MAX);
-        context.prompt(read, prompt_digest(&embedding.tokens), 0).await;
+        let prompt = prompt_digest(&embedding.tokens);
+        context.prompt(Rendering { prompt, tokens: read, template_time: 0 }).await;
 
         let answer = serde_json::to_string(&embedding.vector).map_err(|_| JobError::Engine)?;
         let pieces = pieces(&answer);

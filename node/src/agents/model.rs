@@ -15,11 +15,12 @@ use inference::{
     Cancel, Engine, Event as Work, Flow, LoadError, Loading, Prompt, Request, Step, Submission, SubmitError,
     Tenant, Text,
 };
+use protocol::error::Feature;
 use protocol::profile::LatencyClass;
 use protocol::receipt::prompt_digest;
 use protocol::{
-    AgentOffer, Capability, ChatMessage, Constraint, Finish, Input, JobError, JobKind, Order, Price, Role,
-    Scores, Speed, Token,
+    AgentOffer, Capability, ChatMessage, Constraint, Finish, Input, JobError, JobKind, Order, Price,
+    Rendering, Role, Scores, Speed, Token,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -74,17 +75,24 @@ impl ModelAgent {
     }
 
     async fn answer(&self, job: Job, context: Context) -> Result<Finish, JobError> {
-        let template_time = clock::now().0 / 1000;
+        // Who goes on with an answer reads what its predecessor read.
+        let told = job.order.continues.map(|continues| continues.rendering.template_time);
+        let template_time = told.unwrap_or_else(|| clock::now().0 / 1000);
         let (input, own_system) = with_system(job.input, self.system.as_deref());
         // What no model of this kind could read is no reason to load one.
         prompt(&input, template_time)?;
         let lease = self.model.lease().await?;
         let public = self.system.clone().filter(|_| own_system && self.public_system);
-        let asked =
-            Asked { order: job.order.value().clone(), input, constraint: job.constraint, template_time };
+        let asked = Asked {
+            order: job.order.value().clone(),
+            input,
+            constraint: job.constraint,
+            inherited: job.inherited,
+            template_time,
+        };
         let Prepared { tokens, public, work } = self.prepare(&lease, asked, public).await?;
         let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        context.prompt(count, prompt_digest(&tokens), template_time).await;
+        context.prompt(Rendering { prompt: prompt_digest(&tokens), tokens: count, template_time }).await;
 
         let (steps, mut taken) = mpsc::channel(STEPS);
         let withdrawal = Withdrawal(Cancel::default());
@@ -150,6 +158,7 @@ struct Asked {
     order: Order,
     input: Input,
     constraint: Option<Constraint>,
+    inherited: Vec<Token>,
     template_time: u64,
 }
 
@@ -179,11 +188,27 @@ impl Asked {
 
     fn generate(&self, engine: &dyn Engine, tokens: &[u32]) -> Result<inference::Job, JobError> {
         let request = Request {
+            answered: self.answered(engine, tokens)?,
+            check: engine.is_exact(),
             constraint: order::constraint(engine, &self.input, self.constraint.as_ref())?,
             logprobs: self.order.sampling.logprobs.map(usize::from),
             ..Request::new(tokens.to_vec(), sampling(&self.order.sampling))
         };
         Ok(engine.generate(&request).map_err(failure)?.into())
+    }
+
+    /// What another peer has answered already, if it read the same prompt, and its texts are those of its tokens.
+    fn answered(&self, engine: &dyn Engine, tokens: &[u32]) -> Result<Vec<u32>, JobError> {
+        let Some(continues) = self.order.continues else { return Ok(Vec::new()) };
+        if continues.rendering.prompt != prompt_digest(tokens) {
+            return Err(JobError::Unsupported { feature: Feature::Continuation });
+        }
+        let answered: Vec<_> = self.inherited.iter().filter_map(|token| token.id).collect();
+        let texts = inference::texts(engine.vocabulary(), &sampling(&self.order.sampling), &answered);
+        match texts.iter().zip(&self.inherited).position(|(text, token)| *text != token.text) {
+            Some(index) => Err(JobError::Inherited { index: index as u32 }),
+            None => Ok(answered),
+        }
     }
 
     fn score(&self, engine: &dyn Engine, tokens: &[u32]) -> Result<inference::Job, JobError> {

@@ -135,8 +135,8 @@ impl Upstream {
 
     async fn serve(&self, job: Job, context: Context) -> Result<Finish, JobError> {
         // Calls come back in a form of their own and likelihoods as the server likes; neither is the mesh's.
-        job.check_without(&[Feature::Logprobs, Feature::Tools])?;
-        let Job { order, input, constraint } = &job;
+        job.check_without(&[Feature::Logprobs, Feature::Tools, Feature::Continuation])?;
+        let Job { order, input, constraint, .. } = &job;
         let asked = Asked { input, sampling: &order.sampling, constraint: constraint.as_ref() };
         let mut run = Run::begin(self, &asked, order.limits.deadline).await?;
         loop {

@@ -60,7 +60,7 @@ fn entry(path: &std::path::Path, file: &ReceiptFile) -> serde_json::Value {
 fn row(file: &ReceiptFile) -> String {
     let receipt = file.receipt.value();
     let (digest, provider) = (file.digest(), file.receipt.signer());
-    let tokens = receipt.usage.completion_tokens;
+    let tokens = receipt.answer_tokens();
     format!(
         "{digest}  {}  {:<24} {tokens:>5} tokens  {}",
         provider.short(),

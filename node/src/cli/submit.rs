@@ -225,6 +225,9 @@ impl Screen {
 
     fn talk(&mut self, update: JobUpdate) -> Result<(), Failure> {
         match update {
+            JobUpdate::Started { provider, tokens: tokens @ 1.., .. } => {
+                print::say(&format!("\n… {} goes on after token {tokens}", provider.short()));
+            }
             JobUpdate::Started { provider, model, .. } => {
                 let model = model.map(|model| format!(" with {}", print::plain(&model))).unwrap_or_default();
                 print::say(&format!("… {} answers{model}", provider.short()));

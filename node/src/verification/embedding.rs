@@ -143,6 +143,7 @@ mod tests {
             started: Timestamp(0),
             finished: Timestamp(0),
             constraint: None,
+            continues: None,
             children: Vec::new(),
         };
         bend(&mut receipt, &mut opening);

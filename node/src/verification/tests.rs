@@ -73,7 +73,7 @@ fn file(engine: &dyn Engine, answer: Answer) -> ReceiptFile {
         if end.is_multiple_of(receipt::SEGMENT) {
             let activations = token.id.and_then(|_| committed.next());
             let segment = Segment { job, order, end, commitment, activations }.name(key.peer_id());
-            segments.push(SignedStretch { provider: key.peer_id(), end, segment });
+            segments.push(SignedStretch { provider: key.peer_id(), order, end, segment });
         }
     }
     let usage = Usage { prompt_tokens: prompt.len() as u32, completion_tokens: output.len() as u32 };
@@ -101,6 +101,7 @@ fn file(engine: &dyn Engine, answer: Answer) -> ReceiptFile {
         started: Timestamp(0),
         finished: Timestamp(0),
         constraint: None,
+        continues: None,
         children: Vec::new(),
     };
     let receipt = Signed::sign(&network, &key, receipt);

@@ -18,7 +18,8 @@ use crate::error::{Feature, Limit};
 use crate::job::Choosing;
 use crate::message::{Announcement, Ask, Bid};
 use crate::{
-    Capability, Credits, Evidence, JobError, JobId, JobSpec, Profile, Requirement, Timestamp, Usage,
+    AgentOffer, Capability, Credits, Evidence, JobError, JobId, JobSpec, ModelOffer, Profile, Requirement,
+    Timestamp, Usage,
 };
 
 /// What the auctions want done.
@@ -121,7 +122,11 @@ struct Auction {
     /// Those asked in this round, and silent so far.
     silent: BTreeSet<PeerId>,
     /// Who holds the award.
-    winner: Option<PeerId>,
+    winner: Option<Verified<Bid>>,
+    /// Part of an answer is there: only this engine, with the model that the requirement then names, can go on with it.
+    engine: Option<String>,
+    /// Who could do it when somebody last looked: asked again without a search when a provider is lost.
+    able: Vec<PeerId>,
     bids: Vec<Scored>,
     /// The best refusal so far, to be shown when nobody takes the job.
     refusal: Option<JobError>,
@@ -165,6 +170,8 @@ impl Auctions {
             asked: BTreeSet::new(),
             excluded: BTreeSet::new(),
             winner: None,
+            engine: None,
+            able: Vec::new(),
             spoke: BTreeSet::new(),
             silent: BTreeSet::new(),
             bids: Vec::new(),
@@ -187,7 +194,8 @@ impl Auctions {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         match (auction.stage, sample) {
             (Stage::Discovering { .. }, false) => {
-                let candidates = auction.candidates(profiles);
+                auction.able = auction.candidates(profiles);
+                let candidates = auction.able.iter().copied().take(QUOTES).collect();
                 self.solicit(now, job, candidates);
             }
             (Stage::Sampling { .. }, true) => {
@@ -228,12 +236,25 @@ impl Auctions {
         self.close_when_all_spoke(now, job);
     }
 
-    /// The winner failed before it delivered anything: on to the next bid, and then to the next round.
-    pub fn on_broken(&mut self, now: Timestamp, job: JobId, error: JobError) {
+    /// The winner failed: on to the next bid, and then to the next round. If some of the answer is there, only the same
+    /// model and engine can go on with it, and whoever could do that when the job began is asked at once.
+    pub fn on_broken(&mut self, now: Timestamp, job: JobId, error: JobError, answered: bool) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         auction.refusal = Some(error);
-        auction.excluded.extend(auction.winner.take());
+        let winner = auction.winner.take();
+        auction.excluded.extend(winner.as_ref().map(|bid| bid.signer()));
         auction.bids.retain(|scored| scored.received.after(STANDS) > now);
+        if answered {
+            auction.pin(winner.as_ref().and_then(|bid| bid.offer.model.as_ref()));
+        }
+        let known: Vec<_> = auction.able.iter().filter(|p| !auction.excluded.contains(p)).copied().collect();
+        if auction.bids.is_empty() && answered && !known.is_empty() && auction.spec.provider.is_none() {
+            // The next round, without its search.
+            auction.rounds += 1;
+            auction.spoke.clear();
+            auction.able.clear();
+            return self.solicit(now, job, known.into_iter().take(QUOTES).collect());
+        }
         self.award(now, job);
     }
 
@@ -345,7 +366,7 @@ impl Auctions {
         match auction.take_best() {
             Some(bid) => {
                 auction.stage = Stage::Awarded;
-                auction.winner = Some(bid.signer());
+                auction.winner = Some(bid.clone());
                 self.outputs.push_back(Output::Award { job, bid: Box::new(bid) });
             }
             None => self.start_round(now, job),
@@ -386,13 +407,37 @@ impl Auction {
 
     /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job.
     fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
-        let able =
-            |p: &&Verified<Profile>| p.matching(&self.spec.requirement).any(|o| o.takes(self.spec.kind));
+        let able = |p: &&Verified<Profile>| {
+            p.matching(&self.spec.requirement).any(|offer| offer.takes(self.spec.kind) && self.goes_on(offer))
+        };
         let new = |p: &&Verified<Profile>| !self.excluded.contains(&p.signer());
         let draw =
             |peer: PeerId| (Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish(), peer);
         let drawn: BTreeSet<_> = profiles.iter().filter(able).filter(new).map(|p| draw(p.signer())).collect();
-        drawn.into_iter().take(QUOTES).map(|(_, peer)| peer).collect()
+        drawn.into_iter().take(MAX_BIDS).map(|(_, peer)| peer).collect()
+    }
+
+    /// From now on nobody else counts than who has this model and engine.
+    fn pin(&mut self, model: Option<&ModelOffer>) {
+        let Some(ModelOffer { digest, engine, .. }) = model else { return };
+        self.spec.requirement.model = Some(*digest);
+        self.ask.requirement.model = Some(*digest);
+        self.engine = Some(engine.clone());
+        let bids = std::mem::take(&mut self.bids);
+        self.bids = bids
+            .into_iter()
+            .filter(|scored| {
+                scored.bid.offer.meets(&self.spec.requirement) && self.goes_on(&scored.bid.offer)
+            })
+            .collect();
+        // However long the answer took until now, there are as many rounds to find who goes on with it.
+        self.rounds = 1;
+    }
+
+    /// Whether this agent could go on with what is there of the answer.
+    fn goes_on(&self, offer: &AgentOffer) -> bool {
+        let same = |engine: &String| offer.model.as_ref().is_some_and(|model| model.engine == *engine);
+        self.engine.as_ref().is_none_or(same)
     }
 
     /// Why nobody could be asked: what is wanted costs more than the job may spend, is done by nobody who offers the
@@ -435,7 +480,8 @@ impl Auction {
         if wrong_peer || !able {
             return Err(Some(Evidence::Unexpected));
         }
-        if self.bids.len() < MAX_BIDS { Ok(()) } else { Err(None) }
+        // Nobody was told which engine is wanted.
+        if self.bids.len() < MAX_BIDS && self.goes_on(&bid.offer) { Ok(()) } else { Err(None) }
     }
 
     fn take_best(&mut self) -> Option<Verified<Bid>> {

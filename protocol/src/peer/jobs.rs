@@ -136,6 +136,7 @@ impl Peer {
 
     pub(super) fn order(&mut self, now: Timestamp, job: JobId, bid: &Verified<Bid>) {
         let Some(Job { spec, salt, .. }) = self.jobs.get(&job) else { return };
+        let continues = self.requester.continuation(job);
         let order = Order {
             job,
             parent: spec.parent,
@@ -150,11 +151,13 @@ impl Peer {
             price: bid.price(),
             bid: bid.digest(),
             constraint: spec.constraint.as_ref().map(Constraint::digest),
+            continues,
             issued: now,
         };
         let shown = (spec.input.clone(), *salt, spec.constraint.clone());
         let offer = Box::new(bid.offer.clone());
-        self.notify(job, JobEvent::Started { provider: bid.signer(), offer });
+        let tokens = order.inherited();
+        self.notify(job, JobEvent::Started { provider: bid.signer(), offer, tokens });
         self.requester.open(now, order, shown);
     }
 

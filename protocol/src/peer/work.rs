@@ -83,6 +83,7 @@ impl Peer {
             Frame::Acknowledge { acknowledgement, .. } => {
                 self.provider.on_acknowledgement(from, acknowledgement)
             }
+            Frame::Probe { job } => self.provider.on_probe(from, job),
             _ => self.observe(from, Evidence::Unexpected),
         }
     }
@@ -93,20 +94,20 @@ impl Peer {
         from: PeerId,
         start: Start,
     ) -> Result<(), (JobId, JobError)> {
-        let Start { order, input, salt, constraint } = start;
+        let Start { order, brief } = start;
         let order = order.verify(&self.network).map_err(|_| {
             let error = JobError::Order { why: OrderFault::Signature };
             self.blame(from, &error);
             // An order that does not even verify names no job that could be answered for; the zero id says so.
             (JobId([0; 16]), error)
         })?;
-        let admitted = self.provider.admit(now, from, &order, (&input, &salt, constraint.as_ref()));
+        let admitted = self.provider.admit(now, from, &order, &brief);
         let offer = admitted.and_then(|()| self.bidder.claim(now, from, &order)).map_err(|error| {
             self.blame(from, &error);
             (order.job, error)
         })?;
         let (limits, own) = (order.limits, worst_cost(&order, 0).unwrap_or(order.limits.budget));
-        let run = self.provider.start(now, order, offer, (input, constraint));
+        let run = self.provider.start(now, order, offer, brief);
         self.mandates.grant(run, limits, own);
         Ok(())
     }

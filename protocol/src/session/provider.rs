@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crypto::{Digest, Network, PeerId, SecretKey, Signed, Transcript, Verified};
 
-use crate::error::{Limit, OrderFault};
+use super::answer::Answer;
+use crate::error::{Feature, Limit, OrderFault};
 use crate::event::{Production, Run, RunId};
-use crate::job::Salt;
-use crate::message::Frame;
-use crate::receipt::{self, Acknowledgement, Finish, Order, Receipt, Segment, SignedStretch, Token};
-use crate::{AgentOffer, Constraint, Credits, Evidence, Input, JobError, JobId, Logprobs, Timestamp, Usage};
+use crate::message::{Brief, Frame};
+use crate::receipt::{
+    self, Acknowledgement, Finish, Inherited, Order, Receipt, Rendering, Segment, SignedStretch, Token,
+};
+use crate::{AgentOffer, Constraint, Credits, Evidence, JobError, JobId, Logprobs, Timestamp, Usage, codec};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
@@ -60,10 +62,6 @@ pub enum Output {
 /// forgotten with the oldest; at 64 running jobs this is a few minutes of patience.
 const MAX_UNACKNOWLEDGED: usize = 1024;
 
-/// Silence after which a run says that it is alive, in milliseconds: a job may wait long for its turn, and a requester
-/// gives up on a provider that is silent for three times as long.
-const SIGN_OF_LIFE: u64 = 10_000;
-
 /// All jobs that we do for others.
 #[derive(Debug)]
 pub struct Provider {
@@ -84,20 +82,11 @@ struct Work {
     segments: Vec<SignedStretch>,
     /// How many of them have activations.
     committed: usize,
-    prompt: Option<Rendered>,
+    prompt: Option<Rendering>,
     started: Timestamp,
-    /// The last token of the answer so far, and the bytes of text in all of it.
+    /// The last token of the answer so far, whoever gave it, and the bytes of text in all of it.
     last: Option<Token>,
     text_len: usize,
-    /// When the requester last heard of it.
-    told: Timestamp,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Rendered {
-    tokens: u32,
-    digest: Digest,
-    template_time: u64,
 }
 
 impl Provider {
@@ -123,8 +112,10 @@ impl Provider {
         now: Timestamp,
         from: PeerId,
         order: &Verified<Order>,
-        (input, salt, constraint): (&Input, &Salt, Option<&Constraint>),
+        brief: &Brief,
     ) -> Result<(), JobError> {
+        let Brief { input, salt, constraint, inherited } = brief;
+        let constraint = constraint.as_ref();
         let refuse = |why| Err(JobError::Order { why });
         if order.signer() != from || order.provider != self.key.peer_id() {
             return refuse(OrderFault::Signature);
@@ -143,9 +134,22 @@ impl Provider {
         input.check()?;
         order.limits.check()?;
         order.sampling.check()?;
+        self.admit_inherited(order, inherited)?;
         // A receipt over the budget would be a fault of ours, so the longest answer must fit before it is begun.
         if worst_cost(order, 0).is_none_or(|cost| cost > order.limits.budget) {
             return Err(JobError::Limit { limit: Limit::Budget });
+        }
+        Ok(())
+    }
+
+    /// What others answered already must be what the order says, and of a kind that can be gone on with.
+    fn admit_inherited(&self, order: &Order, inherited: &Inherited) -> Result<(), JobError> {
+        let fits = codec::encode(inherited).len() <= Inherited::MAX_LEN;
+        if !fits || Answer::inherit(&self.network, order, inherited).is_err() {
+            return Err(JobError::Order { why: OrderFault::Commitment });
+        }
+        if order.continues.is_some() && !order.kind.has_ids(order.model) {
+            return Err(JobError::Unsupported { feature: Feature::Continuation });
         }
         Ok(())
     }
@@ -156,25 +160,29 @@ impl Provider {
         now: Timestamp,
         order: Verified<Order>,
         offer: AgentOffer,
-        (input, constraint): (Input, Option<Constraint>),
+        brief: Brief,
     ) -> RunId {
         let run = RunId(self.next);
         self.next += 1;
         self.by_job.insert((order.signer(), order.job), run);
+        let Brief { input, constraint, inherited, .. } = brief;
+        // It was let in, so it can be put together.
+        let answer =
+            Answer::inherit(&self.network, &order, &inherited).unwrap_or_else(|_| Answer::new(&order));
         let work = Work {
-            transcript: order.transcript(),
+            transcript: answer.transcript,
             order: order.clone(),
             offer,
-            segments: Vec::new(),
-            committed: 0,
+            segments: answer.stretches,
+            committed: answer.activations.len(),
             prompt: None,
             started: now,
-            last: None,
-            text_len: 0,
-            told: now,
+            last: answer.output.into_iter().next_back(),
+            text_len: answer.text_len,
         };
         self.runs.insert(run, work);
-        self.outputs.push_back(Output::Run(Box::new(Run { run, order, input, constraint })));
+        let work = Run { run, order, input, constraint, inherited: inherited.output };
+        self.outputs.push_back(Output::Run(Box::new(work)));
         run
     }
 
@@ -188,24 +196,43 @@ impl Provider {
     ) {
         let Some(work) = self.runs.get_mut(&run) else { return };
         let (to, job) = (work.order.signer(), work.order.job);
-        work.told = now;
         match production {
             Production::Failed(error) => self.fail(run, error),
             Production::Finished(finish) => self.finish(now, run, finish, children),
             Production::Progress { done, of } => {
                 self.outputs.push_back(Output::Send { to, frame: Frame::Progress { job, done, of } });
             }
-            Production::Prompt { tokens, digest, template_time } => {
-                work.prompt = Some(Rendered { tokens, digest, template_time });
-                if worst_cost(&work.order, tokens).is_none_or(|cost| cost > work.order.limits.budget) {
-                    self.outputs.push_back(Output::Abort { run });
-                    self.fail(run, JobError::Limit { limit: Limit::Budget });
-                }
-            }
+            Production::Prompt(rendering) => self.on_prompt(run, rendering),
             Production::Token { token, activations, logprobs } => {
                 self.on_token(run, token, activations, logprobs);
             }
         }
+    }
+
+    fn on_prompt(&mut self, run: RunId, rendering: Rendering) {
+        let Some(work) = self.runs.get_mut(&run) else { return };
+        let (to, job) = (work.order.signer(), work.order.job);
+        work.prompt = Some(rendering);
+        let cost = worst_cost(&work.order, rendering.tokens);
+        let refusal = if cost.is_none_or(|cost| cost > work.order.limits.budget) {
+            JobError::Limit { limit: Limit::Budget }
+        } else if work.order.continues.is_some_and(|continues| continues.rendering != rendering) {
+            // An agent that reads the input otherwise (with a system prompt of its own) cannot go on with the answer.
+            JobError::Unsupported { feature: Feature::Continuation }
+        } else {
+            return self.outputs.push_back(Output::Send { to, frame: Frame::Prompt { job, rendering } });
+        };
+        self.outputs.push_back(Output::Abort { run });
+        self.fail(run, refusal);
+    }
+
+    /// The requester asks whether we are there. Whoever is asked for a job that it does not have, has lost it.
+    pub fn on_probe(&mut self, from: PeerId, job: JobId) {
+        let frame = match self.by_job.contains_key(&(from, job)) {
+            true => Frame::Progress { job, done: 0, of: 0 },
+            false => Frame::Fail { job, error: JobError::ProviderLost },
+        };
+        self.outputs.push_back(Output::Send { to: from, frame });
     }
 
     /// The requester took the job back.
@@ -247,17 +274,11 @@ impl Provider {
             self.outputs.push_back(Output::Abort { run });
             self.fail(run, JobError::DeadlineExceeded);
         }
-        for work in self.runs.values_mut().filter(|work| work.told.after(SIGN_OF_LIFE) <= now) {
-            work.told = now;
-            let (to, job) = (work.order.signer(), work.order.job);
-            self.outputs.push_back(Output::Send { to, frame: Frame::Progress { job, done: 0, of: 0 } });
-        }
     }
 
     /// When [`Provider::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let due = |work: &Work| work.order.limits.deadline.min(work.told.after(SIGN_OF_LIFE));
-        self.runs.values().map(due).min()
+        self.runs.values().map(|work| work.order.limits.deadline).min()
     }
 
     /// What to do next.
@@ -335,9 +356,11 @@ impl Provider {
 }
 
 /// What the longest answer (with the piece that may follow its last token) to a prompt of so many tokens costs; `None`
-/// where that cannot be counted.
+/// where that cannot be counted. What others have answered is read, not written.
 pub(crate) fn worst_cost(order: &Order, prompt_tokens: u32) -> Option<Credits> {
-    let completion_tokens = order.sampling.max_tokens.saturating_add(1);
+    let inherited = u32::try_from(order.inherited()).ok()?;
+    let completion_tokens = order.sampling.max_tokens.saturating_add(1).saturating_sub(inherited);
+    let prompt_tokens = prompt_tokens.saturating_add(inherited);
     order.price.cost(Usage { prompt_tokens, completion_tokens })
 }
 
@@ -362,8 +385,8 @@ impl Work {
             activations,
         };
         let signed = Signed::sign(network, key, segment);
-        let stretch = SignedStretch { provider: key.peer_id(), end: segment.end, segment: signed.digest() };
-        self.segments.push(stretch);
+        let (provider, order, end) = (key.peer_id(), segment.order, segment.end);
+        self.segments.push(SignedStretch { provider, order, end, segment: signed.digest() });
         self.committed += usize::from(activations.is_some());
         signed.into_signed()
     }
@@ -377,9 +400,10 @@ impl Work {
         children: Vec<Digest>,
     ) -> Option<Receipt> {
         let order = self.order.value();
+        let inherited = u32::try_from(order.inherited()).ok()?;
         let usage = Usage {
-            prompt_tokens: self.prompt.map_or(0, |prompt| prompt.tokens),
-            completion_tokens: u32::try_from(self.transcript.len()).ok()?,
+            prompt_tokens: self.prompt.map_or(0, |prompt| prompt.tokens).saturating_add(inherited),
+            completion_tokens: u32::try_from(self.transcript.len()).ok()?.checked_sub(inherited)?,
         };
         Some(Receipt {
             network: network.clone(),
@@ -393,7 +417,7 @@ impl Work {
             model: order.model,
             engine: self.offer.model.as_ref().map(|model| model.engine.clone()),
             input: order.input,
-            prompt: self.prompt.map(|prompt| prompt.digest),
+            prompt: self.prompt.map(|prompt| prompt.prompt),
             template_time: self.prompt.map_or(0, |prompt| prompt.template_time),
             sampling: order.sampling.clone(),
             output: self.transcript.commitment(),
@@ -405,6 +429,7 @@ impl Work {
             started: self.started,
             finished: now,
             constraint: order.constraint,
+            continues: order.continues,
             children,
         })
     }

@@ -1,29 +1,38 @@
-//! The requester's side of a session: trust nothing, keep everything that proves it.
+//! The requester's side of a session: trust nothing, keep everything that proves it, and lose nothing with a provider.
 //!
 //! Each token frame carries its index and the running commitment; both are recomputed here, so a frame that was
-//! skipped, repeated or changed is caught at that very token and none of it reaches the user. A provider that falls
-//! silent is given up after [`Config::patience`]. What the provider must have signed in the end is known from the
-//! order and the transcript, so a receipt is either exactly right or evidence.
+//! skipped, repeated or changed is caught at that very token and none of it reaches the user. What the provider must have
+//! signed in the end is known from the order and the transcript, so a receipt is either exactly right or evidence.
+//!
+//! A provider that is lost, silent ([`super::rhythm`]) or wrong ends its session, not the answer: what is known
+//! of it waits here until the market has found a successor, which goes on with the next token. Each job has at most
+//! [`MAX_TAKEOVERS`] of them.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crypto::{Digest, Network, PeerId, SecretKey, Signed, Transcript, Verified};
+use crypto::{Network, PeerId, SecretKey, Signed, Verified};
 
+use super::answer::Answer;
+use super::rhythm::{Rhythm, Silence};
 use crate::event::{Completion, JobEvent};
 use crate::job::Salt;
-use crate::message::{Frame, Start};
-use crate::receipt::{Acknowledgement, Opening, Order, Receipt, SEGMENT, Segment, SignedStretch, Token};
-use crate::{Constraint, Evidence, Input, JobError, JobId, Logprobs, Timestamp};
+use crate::message::{Brief, Frame, Start};
+use crate::receipt::{
+    Acknowledgement, Continuation, Inherited, Opening, Order, Receipt, Rendering, SEGMENT, Segment,
+};
+use crate::{Constraint, Evidence, Input, JobError, JobId, Timestamp};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// The provider failed before the first token: nothing is lost, another one may try.
+    /// The provider failed, and nothing is lost: another one may try.
     Broken {
         /// The job.
         job: JobId,
         /// Why.
         error: JobError,
+        /// Some of the answer is there: only who has the very same model and engine can go on with it.
+        answered: bool,
     },
     /// The receipt is right: book it, then tell the provider and the user.
     Delivered {
@@ -67,8 +76,7 @@ pub enum Output {
 /// How patient we are.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Silence after which a provider is given up, in milliseconds. Providers say `Progress` while they read a
-    /// prompt, so this has to cover one prefill chunk or a wait in the queue, not a whole prompt.
+    /// The longest silence, in milliseconds. A provider that does not answer when it is asked is given up much sooner.
     pub patience: u64,
 }
 
@@ -78,6 +86,18 @@ impl Default for Config {
     }
 }
 
+/// Successors that one job may have. Each costs a prefill, and a job that kills its providers must not visit all of them.
+pub const MAX_TAKEOVERS: u32 = 8;
+
+/// How often an answer went on with another provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takeovers {
+    /// In all.
+    pub total: u64,
+    /// Of providers that had only been slow: a token of theirs came later.
+    pub hasty: u64,
+}
+
 /// All jobs that others do for us.
 #[derive(Debug)]
 pub struct Requester {
@@ -85,6 +105,9 @@ pub struct Requester {
     network: Network,
     key: SecretKey,
     sessions: BTreeMap<JobId, Session>,
+    /// Answers that wait for a successor of their provider.
+    interrupted: BTreeMap<JobId, Story>,
+    takeovers: Takeovers,
     outputs: VecDeque<Output>,
 }
 
@@ -95,59 +118,90 @@ struct Session {
     input: Input,
     salt: Salt,
     constraint: Option<Constraint>,
-    transcript: Transcript,
-    output: Vec<Token>,
-    /// Bytes of text in it.
-    text_len: usize,
-    segments: Vec<SignedStretch>,
-    /// What was committed to with the full ones.
-    activations: Vec<Digest>,
-    heard: Timestamp,
+    story: Story,
+    rhythm: Rhythm,
+}
+
+/// What a job has been through: more than one session may share it.
+#[derive(Debug)]
+struct Story {
+    answer: Answer,
+    takeovers: u32,
+    /// Who was given up for silence, and has not been heard since.
+    silent: Vec<PeerId>,
+    /// How many of them spoke again.
+    hasty: u32,
 }
 
 /// A wrong frame: what the provider did, which also decides what becomes of the job.
 struct Fault(Evidence);
 
+impl From<Evidence> for Fault {
+    fn from(evidence: Evidence) -> Self {
+        Self(evidence)
+    }
+}
+
 impl Requester {
     /// No sessions yet; orders and countersignatures are signed with `key`.
     pub fn new(config: Config, network: Network, key: SecretKey) -> Self {
-        Self { config, network, key, sessions: BTreeMap::new(), outputs: VecDeque::new() }
+        Self {
+            config,
+            network,
+            key,
+            sessions: BTreeMap::new(),
+            interrupted: BTreeMap::new(),
+            takeovers: Takeovers::default(),
+            outputs: VecDeque::new(),
+        }
     }
 
-    /// Orders a job from a provider, which alone is shown the input, its salt and the constraint.
+    /// How often an answer went on with another provider.
+    pub fn takeovers(&self) -> Takeovers {
+        self.takeovers
+    }
+
+    /// What a successor is to go on with, if the job's answer was interrupted.
+    pub fn continuation(&self, job: JobId) -> Option<Continuation> {
+        self.interrupted.get(&job).and_then(|story| story.answer.continuation())
+    }
+
+    /// Orders a job from a provider, which alone is shown the input, its salt, the constraint, and what others have
+    /// answered already.
     pub fn open(
         &mut self,
         now: Timestamp,
         order: Order,
         (input, salt, constraint): (Input, Salt, Option<Constraint>),
     ) {
-        let (job, provider, transcript) = (order.job, order.provider, order.transcript());
-        let order = Signed::sign(&self.network, &self.key, order);
-        let signed = order.signed().clone();
-        let start = Start { order: signed, input: input.clone(), salt, constraint: constraint.clone() };
-        let session = Session {
-            provider,
-            order,
-            input,
-            salt,
-            constraint,
-            transcript,
-            output: Vec::new(),
-            text_len: 0,
-            segments: Vec::new(),
-            activations: Vec::new(),
-            heard: now,
+        let (job, provider) = (order.job, order.provider);
+        let story = match self.interrupted.remove(&job).filter(|_| order.continues.is_some()) {
+            Some(story) => Story { takeovers: story.takeovers + 1, ..story },
+            None => Story { answer: Answer::new(&order), takeovers: 0, silent: Vec::new(), hasty: 0 },
         };
-        self.sessions.insert(job, session);
+        self.takeovers.total += u64::from(order.continues.is_some());
+        let inherited = order.continues.map_or_else(Inherited::default, |_| story.answer.inherited());
+        let order = Signed::sign(&self.network, &self.key, order);
+        let brief = Brief { input: input.clone(), salt, constraint: constraint.clone(), inherited };
+        let start = Start { order: order.signed().clone(), brief };
+        // The first question only measures how long an answer takes.
+        let mut rhythm = Rhythm::new(now, self.config.patience, story.hasty);
+        rhythm.probe(now);
+        self.sessions.insert(job, Session { provider, order, input, salt, constraint, story, rhythm });
         self.outputs.push_back(Output::Send { to: provider, frame: Frame::Start(start) });
+        self.outputs.push_back(Output::Send { to: provider, frame: Frame::Probe { job } });
     }
 
     /// A frame from a provider.
     pub fn on_frame(&mut self, now: Timestamp, from: PeerId, frame: Frame) {
-        let session = frame.job().and_then(|job| self.sessions.get_mut(&job));
+        let Some(session) = frame.job().and_then(|job| self.sessions.get_mut(&job)) else { return };
         // Frames of jobs that were cancelled or given up are still under way for a while; that is no fault.
-        let Some(session) = session.filter(|session| session.provider == from) else { return };
-        session.heard = now;
+        if session.provider != from {
+            let hasty = session.story.hears_again(from, &frame);
+            self.takeovers.hasty += u64::from(hasty);
+            return;
+        }
+        session.rhythm.heard(now, matches!(frame, Frame::Token { .. }));
         let job = session.order.job;
         let outcome = match frame {
             // Only a sign of life, from an agent that waits for its turn or knows no prompt.
@@ -156,8 +210,11 @@ impl Requester {
                 self.outputs.push_back(Output::Notify { job, event: JobEvent::Progress { done, of } });
                 Ok(())
             }
+            Frame::Prompt { rendering, .. } => session.accept_rendering(rendering),
             Frame::Token { index, token, commitment, logprobs, .. } => {
-                session.accept(index, &token, commitment, logprobs.as_ref()).map(|()| {
+                let (order, answer) = (&session.order, &mut session.story.answer);
+                let accepted = answer.accept(order, (index, commitment), &token, logprobs.as_ref());
+                accepted.map_err(Fault).map(|()| {
                     let event = JobEvent::Token { index, token, logprobs };
                     self.outputs.push_back(Output::Notify { job, event });
                 })
@@ -168,7 +225,7 @@ impl Requester {
                 self.on_failure(job, error);
                 Ok(())
             }
-            Frame::Start(_) | Frame::Cancel { .. } | Frame::Acknowledge { .. } => {
+            Frame::Start(_) | Frame::Cancel { .. } | Frame::Acknowledge { .. } | Frame::Probe { .. } => {
                 Err(Fault(Evidence::Unexpected))
             }
         };
@@ -177,7 +234,7 @@ impl Requester {
         }
     }
 
-    /// The stream to a provider broke: all its jobs are lost.
+    /// The stream to a provider broke: all its sessions are over.
     pub fn on_lost(&mut self, peer: PeerId) {
         let jobs: Vec<_> =
             self.sessions.iter().filter(|(_, s)| s.provider == peer).map(|(job, _)| *job).collect();
@@ -186,8 +243,9 @@ impl Requester {
         }
     }
 
-    /// The user has had enough.
+    /// The user has had enough, or nobody was found who goes on.
     pub fn cancel(&mut self, job: JobId) {
+        self.interrupted.remove(&job);
         if let Some(session) = self.sessions.remove(&job) {
             self.outputs.push_back(Output::Send { to: session.provider, frame: Frame::Cancel { job } });
         }
@@ -195,19 +253,30 @@ impl Requester {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let patience = self.config.patience;
-        let jobs: Vec<_> =
-            self.sessions.iter().filter(|(_, s)| s.due(patience) <= now).map(|(job, _)| *job).collect();
-        for job in jobs {
-            let late = self.sessions.get(&job).is_some_and(|s| s.order.limits.deadline <= now);
-            let error = if late { JobError::DeadlineExceeded } else { JobError::ProviderLost };
-            self.give_up(job, Evidence::Stalled, error);
+        let due: Vec<_> = self.sessions.iter().filter(|(_, s)| s.due() <= now).map(|(job, _)| *job).collect();
+        for job in due {
+            let Some(session) = self.sessions.get_mut(&job) else { continue };
+            match session.rhythm.silence(now) {
+                _ if session.order.limits.deadline <= now => {
+                    self.give_up(job, Evidence::Stalled, JobError::DeadlineExceeded);
+                }
+                Silence::Bearable => {}
+                Silence::Suspicious => {
+                    session.rhythm.probe(now);
+                    let to = session.provider;
+                    self.outputs.push_back(Output::Send { to, frame: Frame::Probe { job } });
+                }
+                Silence::Dead => {
+                    session.story.silent.push(session.provider);
+                    self.give_up(job, Evidence::Stalled, JobError::ProviderLost);
+                }
+            }
         }
     }
 
     /// When [`Requester::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.sessions.values().map(|session| session.due(self.config.patience)).min()
+        self.sessions.values().map(Session::due).min()
     }
 
     /// What to do next.
@@ -221,7 +290,8 @@ impl Requester {
         let Some(session) = self.sessions.remove(&job) else { return Ok(()) };
         let acknowledgement = Acknowledgement { receipt: receipt.digest() };
         let acknowledgement = Signed::sign(&self.network, &self.key, acknowledgement).into_signed();
-        let Session { input, salt, constraint, output, activations, .. } = session;
+        let Session { input, salt, constraint, story, .. } = session;
+        let Answer { output, activations, .. } = story.answer;
         let opening = Opening { input, salt, output, activations, constraint };
         let completion = Box::new(Completion { receipt, acknowledgement, opening });
         self.outputs.push_back(Output::Delivered { job, provider: session.provider, completion });
@@ -235,7 +305,7 @@ impl Requester {
             let evidence = Evidence::BrokenLease;
             self.outputs.push_back(Output::Observe { peer: session.provider, evidence });
         }
-        self.end(job, session.output.is_empty(), error);
+        self.end(session, error);
     }
 
     /// We say that the provider will not deliver.
@@ -246,81 +316,77 @@ impl Requester {
         if evidence != Evidence::Vanished {
             self.outputs.push_back(Output::Send { to, frame: Frame::Cancel { job } });
         }
-        self.end(job, session.output.is_empty(), error);
+        self.end(session, error);
     }
 
-    /// One provider's refusal is not the mesh's: before the first token another one may try, whatever it was (a context
-    /// too small, an input that this agent does not take). Only the job's own end is the end.
-    fn end(&mut self, job: JobId, nothing_seen: bool, error: JobError) {
+    /// One provider's refusal is not the mesh's: another one may try, whatever it was (a context too small, an input that
+    /// this agent does not take), and go on where the answer stops, if anybody can. Only the job's own end is the end.
+    fn end(&mut self, session: Session, error: JobError) {
+        let Session { order, story, .. } = session;
+        let (job, answered) = (order.job, !story.answer.output.is_empty());
         let over = matches!(error, JobError::Cancelled | JobError::DeadlineExceeded);
-        self.outputs.push_back(match nothing_seen && !over {
-            true => Output::Broken { job, error },
-            false => Output::Failed { job, error },
-        });
+        let able = order.kind.has_ids(order.model)
+            && story.takeovers < MAX_TAKEOVERS
+            && story.answer.continuation().is_some();
+        if over || answered && !able {
+            return self.outputs.push_back(Output::Failed { job, error });
+        }
+        if answered {
+            self.interrupted.insert(job, story);
+        }
+        self.outputs.push_back(Output::Broken { job, error, answered });
+    }
+}
+
+impl Story {
+    /// A frame of a provider that was given up; true when it had only been slow.
+    fn hears_again(&mut self, from: PeerId, frame: &Frame) -> bool {
+        let slow = matches!(frame, Frame::Token { .. }).then(|| self.silent.iter().position(|p| *p == from));
+        let Some(at) = slow.flatten() else { return false };
+        self.silent.swap_remove(at);
+        self.hasty += 1;
+        true
     }
 }
 
 impl Session {
-    fn accept(
-        &mut self,
-        index: u64,
-        token: &Token,
-        commitment: crypto::Commitment,
-        logprobs: Option<&Logprobs>,
-    ) -> Result<(), Fault> {
-        if index != self.transcript.len() || index > u64::from(self.order.sampling.max_tokens) {
-            return Err(Fault(Evidence::SkippedIndex));
+    /// How the input was read is said once, before the first token; a successor reads it as its predecessor did.
+    fn accept_rendering(&mut self, rendering: Rendering) -> Result<(), Fault> {
+        let answer = &mut self.story.answer;
+        let first = answer.rendering.is_none() && answer.output.is_empty();
+        if first || self.order.continues.is_some_and(|continues| continues.rendering == rendering) {
+            answer.rendering = Some(rendering);
+            return Ok(());
         }
-        if self.transcript.push(token.id, &token.text) != commitment {
-            return Err(Fault(Evidence::BadCommitment));
-        }
-        let follows = token.may_follow(&self.output, self.order.kind.has_ids(self.order.model));
-        if !follows || !Logprobs::may_come(logprobs, token, &self.order.sampling) {
-            return Err(Fault(Evidence::Unexpected));
-        }
-        self.text_len += token.text.len();
-        if self.text_len > Token::MAX_ANSWER {
-            return Err(Fault(Evidence::OverCap));
-        }
-        self.output.push(token.clone());
-        Ok(())
+        Err(Fault(Evidence::Unexpected))
     }
 
-    /// Takes the word for the tokens since the last one. There is one after every 32nd token, and no other.
     fn accept_segment(&mut self, network: &Network, segment: Signed<Segment>) -> Result<(), Fault> {
-        let segment = segment.verify(network).map_err(|_| Fault(Evidence::BadSignature))?;
         if segment.signer() != self.provider {
             return Err(Fault(Evidence::BadSignature));
         }
-        let ours = (self.order.job, self.order.digest(), self.transcript.len(), self.transcript.commitment());
-        let theirs = (segment.job, segment.order, segment.end, segment.commitment);
-        if ours != theirs || segment.end != (self.segments.len() as u64 + 1) * SEGMENT {
-            return Err(Fault(Evidence::BadCommitment));
-        }
-        let before = (self.activations.len(), self.segments.len());
-        if !self.output.last().is_some_and(|last| Segment::may_commit(segment.activations, last, before)) {
-            return Err(Fault(Evidence::BadCommitment));
-        }
-        self.activations.extend(segment.activations);
-        let stretch = SignedStretch { provider: self.provider, end: segment.end, segment: segment.digest() };
-        self.segments.push(stretch);
-        Ok(())
+        let order = self.order.digest();
+        Ok(self.story.answer.sign((network, self.order.value()), segment, |answers| answers == order)?)
     }
 
     fn check_receipt(&self, network: &Network, receipt: Signed<Receipt>) -> Result<Verified<Receipt>, Fault> {
         let receipt = receipt.verify(network).map_err(|_| Fault(Evidence::BadSignature))?;
-        let digest: Digest = self.order.digest();
+        let answer = &self.story.answer;
+        let told = answer.rendering;
+        let read = |told: Rendering| (Some(told.prompt), told.tokens, told.template_time);
+        let reads = (receipt.prompt, receipt.prompt_tokens(), receipt.template_time);
         let right = receipt.signer() == self.provider
             && receipt.network == *network
             && receipt.requester == self.order.signer()
-            && receipt.check_order(digest, &self.order).is_ok()
-            && receipt.check_output(&self.transcript).is_ok()
-            && receipt.segments == self.segments
-            && self.segments.len() as u64 == self.transcript.len() / SEGMENT;
+            && receipt.check_order(self.order.digest(), &self.order).is_ok()
+            && receipt.check_output(&answer.transcript).is_ok()
+            && told.is_none_or(|told| read(told) == reads)
+            && receipt.segments == answer.stretches
+            && answer.stretches.len() as u64 == answer.transcript.len() / SEGMENT;
         if right { Ok(receipt) } else { Err(Fault(Evidence::BadReceipt)) }
     }
 
-    fn due(&self, patience: u64) -> Timestamp {
-        self.heard.after(patience).min(self.order.limits.deadline)
+    fn due(&self) -> Timestamp {
+        self.rhythm.due().min(self.order.limits.deadline)
     }
 }

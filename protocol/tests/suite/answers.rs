@@ -159,7 +159,12 @@ fn opens(output: Vec<Token>) -> Result<(), Mismatch> {
         if end.is_multiple_of(SEGMENT) {
             let segment =
                 Segment { job: job_id(1), order: receipt.order, end, commitment, activations: None };
-            receipt.segments.push(SignedStretch { provider: peer(2), end, segment: segment.name(peer(2)) });
+            receipt.segments.push(SignedStretch {
+                provider: peer(2),
+                order: receipt.order,
+                end,
+                segment: segment.name(peer(2)),
+            });
         }
     }
     receipt.output = transcript.commitment();

@@ -7,14 +7,14 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::error::{Feature, Limit, OrderFault, Text};
 use protocol::job::Salt;
-use protocol::message::{Ask, Bid, Start};
+use protocol::message::{Ask, Bid, Brief, Start};
 use protocol::profile::{LatencyClass, Speed, Versions};
 use protocol::receipt::SignedStretch;
 use protocol::{
     Acknowledgement, AgentOffer, Alternative, Announcement, Capability, Chat, ChatMessage, Constraint,
-    Credits, Evidence, Finish, Frame, Input, JobError, JobId, JobKind, Limits, Logprobs, ModelOffer, Order,
-    Price, Profile, Receipt, Request, Requirement, Response, Role, Sampling, Segment, Timestamp, Token, Tool,
-    ToolCall, ToolChoice, Usage,
+    Continuation, Credits, Evidence, Finish, Frame, Inherited, Input, JobError, JobId, JobKind, Limits,
+    Logprobs, ModelOffer, Order, Price, Profile, Receipt, Rendering, Request, Requirement, Response, Role,
+    Sampling, Segment, Timestamp, Token, Tool, ToolCall, ToolChoice, Usage,
 };
 
 use crate::values::{START, capability, job_id, peer};
@@ -212,6 +212,33 @@ fn kind() -> BoxedStrategy<JobKind> {
     prop::sample::select(JobKind::ALL.to_vec()).boxed()
 }
 
+fn rendering() -> BoxedStrategy<Rendering> {
+    (digest(), any::<u32>(), any::<u64>())
+        .prop_map(|(prompt, tokens, template_time)| Rendering { prompt, tokens, template_time })
+        .boxed()
+}
+
+fn continuation() -> BoxedStrategy<Continuation> {
+    (0u64..5, digest(), rendering())
+        .prop_map(|(tokens, commitment, rendering)| Continuation {
+            tokens,
+            commitment: Commitment(commitment),
+            rendering,
+        })
+        .boxed()
+}
+
+fn said() -> BoxedStrategy<Token> {
+    (option::of(any::<u32>()), ".{0,9}").prop_map(|(id, text)| Token { id, text }).boxed()
+}
+
+fn inherited() -> BoxedStrategy<Inherited> {
+    let segments = prop::collection::vec(claim(segment()), 0..FEW);
+    (prop::collection::vec(said(), 0..FEW), segments)
+        .prop_map(|(output, segments)| Inherited { output, segments })
+        .boxed()
+}
+
 pub(crate) fn order() -> BoxedStrategy<Order> {
     let who = (some_job(), option::of(some_job()), kind(), some_peer(), ".{0,9}", some_capability());
     let what = (
@@ -221,7 +248,7 @@ pub(crate) fn order() -> BoxedStrategy<Order> {
         limits(),
         price(),
         digest(),
-        option::of(digest()),
+        (option::of(digest()), option::of(continuation())),
         time(),
     );
     (who, what)
@@ -242,7 +269,8 @@ pub(crate) fn order() -> BoxedStrategy<Order> {
                 limits,
                 price,
                 bid,
-                constraint,
+                constraint: constraint.0,
+                continues: constraint.1,
                 issued,
             }
         })
@@ -262,11 +290,8 @@ pub(crate) fn segment() -> BoxedStrategy<Segment> {
 }
 
 pub(crate) fn receipt() -> BoxedStrategy<Receipt> {
-    let stretch = (some_peer(), any::<u64>(), digest()).prop_map(|(provider, end, segment)| SignedStretch {
-        provider,
-        end,
-        segment,
-    });
+    let stretch = (some_peer(), digest(), any::<u64>(), digest())
+        .prop_map(|(provider, order, end, segment)| SignedStretch { provider, order, end, segment });
     let usage = any::<[u32; 2]>()
         .prop_map(|[prompt_tokens, completion_tokens]| Usage { prompt_tokens, completion_tokens });
     let finish = prop::sample::select(vec![Finish::EndOfText, Finish::Length, Finish::Stop]);
@@ -300,6 +325,7 @@ pub(crate) fn receipt() -> BoxedStrategy<Receipt> {
                 started,
                 finished: order.issued,
                 constraint: order.constraint,
+                continues: order.continues,
                 children: lists.1,
             }
         })
@@ -322,6 +348,7 @@ pub(crate) fn error() -> BoxedStrategy<JobError> {
         Feature::Choices,
         Feature::Logprobs,
         Feature::Tools,
+        Feature::Continuation,
     ]);
     let bare =
         vec![JobError::Cancelled, JobError::DeadlineExceeded, JobError::Engine, JobError::ProviderLost];
@@ -331,6 +358,7 @@ pub(crate) fn error() -> BoxedStrategy<JobError> {
         any::<[u32; 2]>().prop_map(|[tokens, context]| JobError::ContextExceeded { tokens, context }),
         (".{0,300}", ".{0,9}")
             .prop_map(|(field, p)| JobError::Invalid { field: Text::new(&field), problem: Text::new(&p) }),
+        any::<u32>().prop_map(|index| JobError::Inherited { index }),
         limit.prop_map(|limit| JobError::Limit { limit }),
         Just(JobError::Misbehaved { evidence: Evidence::BadReceipt }),
         any::<u32>().prop_map(|asked| JobError::NoTaker { asked }),
@@ -377,11 +405,11 @@ pub(crate) fn announcement() -> BoxedStrategy<Announcement> {
 }
 
 pub(crate) fn frame() -> BoxedStrategy<Frame> {
-    let start = (claim(order()), input(), any::<[u8; 16]>(), option::of(constraint())).prop_map(
-        |(order, input, salt, constraint)| Frame::Start(Start { order, input, salt: Salt(salt), constraint }),
+    let brief = (input(), any::<[u8; 16]>(), option::of(constraint()), inherited()).prop_map(
+        |(input, salt, constraint, inherited)| Brief { input, salt: Salt(salt), constraint, inherited },
     );
-    let said = (option::of(any::<u32>()), ".{0,9}").prop_map(|(id, text)| Token { id, text });
-    let token = (some_job(), 0u64..5, said, digest(), option::of(logprobs())).prop_map(
+    let start = (claim(order()), brief).prop_map(|(order, brief)| Frame::Start(Start { order, brief }));
+    let token = (some_job(), 0u64..5, said(), digest(), option::of(logprobs())).prop_map(
         |(job, index, token, commitment, logprobs)| Frame::Token {
             job,
             index,
@@ -395,6 +423,8 @@ pub(crate) fn frame() -> BoxedStrategy<Frame> {
         some_job().prop_map(|job| Frame::Cancel { job }),
         (some_job(), claim(acknowledgement()))
             .prop_map(|(job, acknowledgement)| Frame::Acknowledge { job, acknowledgement }),
+        some_job().prop_map(|job| Frame::Probe { job }),
+        (some_job(), rendering()).prop_map(|(job, rendering)| Frame::Prompt { job, rendering }),
         (some_job(), any::<[u32; 2]>()).prop_map(|(job, [done, of])| Frame::Progress { job, done, of }),
         token,
         (some_job(), claim(segment())).prop_map(|(job, segment)| Frame::Segment { job, segment }),

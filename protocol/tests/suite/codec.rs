@@ -119,7 +119,7 @@ fn a_message_over_the_cap_of_its_kind_is_not_decoded() {
     check::<Request>(3);
     check::<Response>(4);
     check::<Announcement>(1);
-    check::<Frame>(8);
+    check::<Frame>(10);
 }
 
 #[test]
@@ -140,13 +140,22 @@ fn an_input_is_measured_as_it_is_sent_names_included() {
 }
 
 #[test]
-fn the_largest_input_and_constraint_fit_a_frame_with_the_largest_order() {
+fn the_largest_input_constraint_and_inheritance_fit_a_frame_with_the_largest_order() {
     use crate::values::{SALT, START, job_id, key, peer};
-    use protocol::{AgentOffer, Constraint, Credits, Input, Limits, Order, Sampling, message::Start};
+    use protocol::message::{Brief, Start};
+    use protocol::{
+        AgentOffer, Constraint, Continuation, Credits, Inherited, Input, Limits, Order, Rendering, Sampling,
+        Token,
+    };
 
     let (stops, len) = Sampling::MAX_STOPS;
     let input = Input::Text("x".repeat(protocol::JobSpec::MAX_INPUT));
     let constraint = Constraint::Regex("x".repeat(Constraint::MAX_LEN));
+    let text = "x".repeat(Inherited::MAX_LEN - 64);
+    let inherited = Inherited { output: vec![Token { id: Some(1), text }], segments: Vec::new() };
+    let digest = crypto::Digest::of_content(b"");
+    let rendering = Rendering { prompt: digest, tokens: u32::MAX, template_time: u64::MAX };
+    let continues = Continuation { tokens: u64::MAX, commitment: crypto::Commitment(digest), rendering };
     let order = Order {
         job: job_id(1),
         parent: Some(job_id(2)),
@@ -161,10 +170,14 @@ fn the_largest_input_and_constraint_fit_a_frame_with_the_largest_order() {
         price: protocol::Price::default(),
         bid: crypto::Digest::of_content(b""),
         constraint: Some(constraint.digest()),
+        continues: Some(continues),
         issued: START,
     };
     let order = crypto::Signed::sign(&crypto::Network::default(), &key(1), order).into_signed();
     assert!(order.clone().verify(&crypto::Network::default()).is_ok());
-    let frame = Frame::Start(Start { order, input, salt: SALT, constraint: Some(constraint) });
+    let frame = Frame::Start(Start {
+        order,
+        brief: Brief { input, salt: SALT, constraint: Some(constraint), inherited },
+    });
     assert!(Frame::from_bytes(&frame.to_bytes()).is_ok());
 }

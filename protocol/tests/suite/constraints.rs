@@ -1,6 +1,6 @@
 //! Constraints: named by digest to everybody, shown to the winner alone, and bound by the receipt.
 
-use protocol::message::Start;
+use protocol::message::{Brief, Start};
 use protocol::receipt::Mismatch;
 use protocol::{
     Constraint, Evidence, Frame, JobError, JobEvent, JobKind, JobSpec, Opening, Output, error::Feature,
@@ -62,14 +62,14 @@ fn an_opening_of_a_free_answer_says_nothing_of_constraints() {
 
 #[test]
 fn a_constraint_that_is_not_the_ordered_one_blocks_its_sender() {
-    let bends: [fn(Start) -> Start; 2] = [
-        |start| Start { constraint: None, ..start },
-        |start| Start { constraint: Some(Constraint::Regex("x".into())), ..start },
+    let bends: [fn(Brief) -> Brief; 2] = [
+        |brief| Brief { constraint: None, ..brief },
+        |brief| Brief { constraint: Some(Constraint::Regex("x".into())), ..brief },
     ];
     for bend in bends {
         let mut world = world();
         world.bend(peer(1), move |frame| match frame {
-            Frame::Start(start) => vec![Frame::Start(bend(start))],
+            Frame::Start(start) => vec![Frame::Start(Start { brief: bend(start.brief), ..start })],
             frame => vec![frame],
         });
         world.submit(peer(1), job_id(1), JobSpec { provider: Some(peer(2)), ..constrained() });
@@ -130,7 +130,7 @@ fn a_provider_refuses_what_no_requester_should_have_sent() {
         Frame::Start(start) => {
             let broken = Constraint::JsonSchema("{".into());
             let order = crate::world::resign(&start.order, 1, |o| o.constraint = Some(broken.digest()));
-            vec![Frame::Start(Start { order, constraint: Some(broken), ..start })]
+            vec![Frame::Start(Start { order, brief: Brief { constraint: Some(broken), ..start.brief } })]
         }
         frame => vec![frame],
     });

@@ -3,10 +3,10 @@
 use crypto::{Network, Payload, Signed};
 use proptest::prelude::*;
 use protocol::event::{Command, InboundId, Production, QueryId, RequestId, RunId, Side, Submission};
-use protocol::message::Start;
+use protocol::message::{Brief, Start};
 use protocol::peer::Config;
 use protocol::{
-    Event, Evidence, Frame, JobEvent, JobKind, Message, Output, Peer, Request, Response, Timestamp,
+    Event, Evidence, Frame, Inherited, JobEvent, JobKind, Message, Output, Peer, Request, Response, Timestamp,
 };
 
 use crate::any;
@@ -54,7 +54,10 @@ fn fair_start() -> BoxedStrategy<Frame> {
                 order.limits = spec().limits;
             }
             let order = Signed::sign(&Network::default(), &key(seed), order).into_signed();
-            Frame::Start(Start { order, input, salt: SALT, constraint: None })
+            Frame::Start(Start {
+                order,
+                brief: Brief { input, salt: SALT, constraint: None, inherited: Inherited::default() },
+            })
         })
         .boxed()
 }

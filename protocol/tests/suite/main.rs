@@ -21,6 +21,7 @@ mod chats;
 mod codec;
 mod commitments;
 mod constraints;
+mod failover;
 mod faults;
 mod honest;
 mod hostile;

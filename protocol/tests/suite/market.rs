@@ -339,6 +339,7 @@ fn a_winner_that_refuses_its_own_bid_loses_the_job_to_the_next() {
             {
                 vec![]
             }
+            Frame::Probe { .. } => vec![],
             frame => vec![frame],
         }
     });
@@ -399,7 +400,10 @@ fn two_quotes_for_one_job_hold_one_place_and_a_running_job_cannot_be_quoted_agai
 fn a_lease_ends_when_its_bid_expires_and_the_late_order_is_refused() {
     let mut world = World::of(2);
     world.offer(peer(2), vec![text_offer(0)]);
-    world.bend(peer(1), |frame| if matches!(frame, Frame::Start(_)) { vec![] } else { vec![frame] });
+    world.bend(peer(1), |frame| match frame {
+        Frame::Start(_) | Frame::Probe { .. } => vec![],
+        frame => vec![frame],
+    });
     world.submit(peer(1), job_id(1), for_peer(peer(2)));
     let start = world.journal.iter().find_map(|(_, o)| match o {
         Output::Frame { frame: frame @ Frame::Start(_), .. } => Some(frame.clone()),
@@ -412,8 +416,8 @@ fn a_lease_ends_when_its_bid_expires_and_the_late_order_is_refused() {
     );
     assert_eq!(world.runs(peer(2)).len(), 0);
     assert_eq!(world.evidence(peer(2), peer(1)), [(Evidence::Expired, 1)]);
-    // The requester holds the refusal against the provider, gives it no second chance, and says so.
-    let JobEvent::Failed(JobError::Order { .. }) = world.finish(job_id(1)) else { panic!("failed") };
+    // Nobody has answered the requester's first question either.
+    let JobEvent::Failed(JobError::ProviderLost) = world.finish(job_id(1)) else { panic!("failed") };
 }
 
 #[test]

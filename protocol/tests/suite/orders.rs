@@ -2,7 +2,7 @@
 
 use crypto::{Network, Signed};
 use protocol::event::{Event, Production, Side};
-use protocol::message::Start;
+use protocol::message::{Brief, Start};
 use protocol::{
     Acknowledgement, Credits, Evidence, Finish, Frame, Input, JobError, JobEvent, JobKind, Message, Order,
     Output, error::Feature, error::Limit, error::OrderFault,
@@ -80,7 +80,10 @@ fn an_order_addressed_to_another_provider_blocks_its_sender() {
 
 #[test]
 fn an_input_that_is_not_the_committed_one_blocks_its_sender() {
-    let world = order_bent(|start| Start { input: Input::Text("something else".into()), ..start });
+    let world = order_bent(|start| Start {
+        brief: Brief { input: Input::Text("something else".into()), ..start.brief },
+        ..start
+    });
     refuses(world, OrderFault::Commitment, Evidence::BadCommitment, true);
 }
 
@@ -168,8 +171,11 @@ fn what_is_reserved_is_answered_with_unsupported() {
     }
     let mut world = order_bent(|start| {
         let input = Input::Json("{}".into());
-        let commitment = input.commitment(&start.salt);
-        Start { order: resign(&start.order, 1, |o| o.input = commitment), input, ..start }
+        let commitment = input.commitment(&start.brief.salt);
+        Start {
+            order: resign(&start.order, 1, |o| o.input = commitment),
+            brief: Brief { input, ..start.brief },
+        }
     });
     assert_eq!(world.runs(peer(2)).len(), 1);
     the_other_is_unharmed(&mut world);

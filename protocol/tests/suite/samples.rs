@@ -3,13 +3,14 @@
 
 use crypto::{Commitment, Digest, Payload, Signed, Transcript, Verified};
 use protocol::job::Salt;
-use protocol::message::{Ask, Bid, Start};
+use protocol::message::{Ask, Bid, Brief, Start};
 use protocol::profile::Versions;
 use protocol::receipt::{SignedStretch, prompt_digest};
 use protocol::{
-    Acknowledgement, AgentOffer, Alternative, Announcement, Chat, ChatMessage, Choosing, Constraint, Credits,
-    Finish, Frame, Input, JobError, JobKind, JobSpec, Limits, Logprobs, Order, Profile, Receipt, Request,
-    Requirement, Response, Role, Sampling, Scores, Segment, Token, Tool, ToolCall, ToolChoice, Usage,
+    Acknowledgement, AgentOffer, Alternative, Announcement, Chat, ChatMessage, Choosing, Constraint,
+    Continuation, Credits, Finish, Frame, Inherited, Input, JobError, JobKind, JobSpec, Limits, Logprobs,
+    Order, Profile, Receipt, Rendering, Request, Requirement, Response, Role, Sampling, Scores, Segment,
+    Token, Tool, ToolCall, ToolChoice, Usage,
 };
 
 use crate::values::{START, capability, job_id, key, peer, price, text_offer};
@@ -156,6 +157,7 @@ pub(crate) fn order() -> Verified<Order> {
         price: bid.offer.price,
         bid: bid.digest(),
         constraint: None,
+        continues: None,
         issued: START.after(100),
     };
     signed(REQUESTER, order)
@@ -180,9 +182,30 @@ pub(crate) fn segment() -> Verified<Segment> {
     signed(PROVIDER, segment)
 }
 
+fn rendering() -> Rendering {
+    Rendering { prompt: prompt_digest(&[1, 2, 3, 4, 5]), tokens: 5, template_time: 1_700_000_000 }
+}
+
+/// What the sample's provider left behind after 33 tokens.
+fn inherited() -> Inherited {
+    Inherited { output: (0..33).map(token).collect(), segments: vec![segment().into_signed()] }
+}
+
+/// The order to go on with it.
+pub(crate) fn continued() -> Verified<Order> {
+    let commitment = transcript(33).commitment();
+    let continues = Some(Continuation { tokens: 33, commitment, rendering: rendering() });
+    signed(REQUESTER, Order { continues, constraint: Some(constraint().digest()), ..order().value().clone() })
+}
+
 pub(crate) fn receipt() -> Verified<Receipt> {
     let (order, usage) = (order(), Usage { prompt_tokens: 5, completion_tokens: 33 });
-    let stretch = SignedStretch { provider: peer(PROVIDER), end: 32, segment: segment().digest() };
+    let stretch = SignedStretch {
+        provider: peer(PROVIDER),
+        order: order.digest(),
+        end: 32,
+        segment: segment().digest(),
+    };
     let receipt = Receipt {
         network: crypto::Network::default(),
         job: order.job,
@@ -207,6 +230,7 @@ pub(crate) fn receipt() -> Verified<Receipt> {
         started: START.after(110),
         finished: START.after(900),
         constraint: order.constraint,
+        continues: None,
         children: vec![Digest::of_content(b"child")],
     };
     signed(PROVIDER, receipt)
@@ -241,16 +265,26 @@ pub(crate) fn announcements() -> [(&'static str, Announcement); 1] {
     [("announcement-job", Announcement::Job { ask: ask(), closes: START.after(800) })]
 }
 
-pub(crate) fn frames() -> [(&'static str, Frame); 8] {
+pub(crate) fn frames() -> [(&'static str, Frame); 11] {
     let job = job_id(1);
     let commitment = transcript(1).commitment();
-    let constraint = Some(constraint());
-    let start = Start { order: order().into_signed(), input: input(), salt: salt(), constraint };
+    let brief = Brief {
+        input: input(),
+        salt: salt(),
+        constraint: Some(constraint()),
+        inherited: Inherited::default(),
+    };
+    let continued =
+        Start { order: continued().into_signed(), brief: Brief { inherited: inherited(), ..brief.clone() } };
+    let start = Start { order: order().into_signed(), brief };
     let logprobs = Some(Logprobs { logprob: -1.25, top: vec![alternative(9, -0.5), alternative(0, -1.25)] });
     [
         ("frame-start", Frame::Start(start)),
+        ("frame-start-continued", Frame::Start(continued)),
         ("frame-cancel", Frame::Cancel { job }),
         ("frame-acknowledge", Frame::Acknowledge { job, acknowledgement: acknowledgement().into_signed() }),
+        ("frame-probe", Frame::Probe { job }),
+        ("frame-prompt", Frame::Prompt { job, rendering: rendering() }),
         ("frame-progress", Frame::Progress { job, done: 2, of: 5 }),
         ("frame-token", Frame::Token { job, index: 0, token: token(0), commitment, logprobs }),
         ("frame-segment", Frame::Segment { job, segment: segment().into_signed() }),

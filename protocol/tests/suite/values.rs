@@ -4,7 +4,7 @@ use crypto::{Digest, PeerId, SecretKey};
 use protocol::event::Production;
 use protocol::job::Salt;
 use protocol::profile::{LatencyClass, Speed};
-use protocol::receipt::prompt_digest;
+use protocol::receipt::{Rendering, prompt_digest};
 use protocol::{
     AgentOffer, Capability, Choosing, Credits, Finish, Input, JobId, JobKind, JobSpec, Limits, ModelOffer,
     Price, Requirement, Sampling, Timestamp, Token,
@@ -93,8 +93,12 @@ pub(crate) fn token(index: u32) -> Token {
     Token { id: Some(index), text: format!(" w{index}") }
 }
 
+pub(crate) fn rendering() -> Rendering {
+    Rendering { prompt: prompt_digest(&[1, 2, 3, 4, 5]), tokens: 5, template_time: 1_700_000_000 }
+}
+
 pub(crate) fn rendered() -> Production {
-    Production::Prompt { tokens: 5, digest: prompt_digest(&[1, 2, 3, 4, 5]), template_time: 1_700_000_000 }
+    Production::Prompt(rendering())
 }
 
 /// A whole answer: the prompt, `tokens` tokens, the end.

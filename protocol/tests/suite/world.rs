@@ -246,7 +246,14 @@ impl World {
                 self.queue.push_back((to, Event::Answer { id, from, answer: Some(response) }));
             }
             Output::Run(run) => {
-                let script = self.scripts.get(&from).cloned().unwrap_or_default();
+                // An agent that goes on with an answer does not repeat it.
+                let mut inherited = run.inherited.len();
+                let mut script = self.scripts.get(&from).cloned().unwrap_or_default();
+                script.retain(|production| {
+                    let known = inherited > 0 && matches!(production, Production::Token { .. });
+                    inherited -= usize::from(known);
+                    !known
+                });
                 let produced = |production| (from, Event::Produced { run: run.run, production });
                 self.queue.extend(script.into_iter().map(produced));
             }

@@ -87,9 +87,10 @@ fn an_inherited_answer_goes_on_under_its_constraint() {
     let engine = tiny();
     let schema = Constraint::JsonSchema(SCHEMA.to_owned());
     let (_, whole) = answer(engine.as_ref(), &schema, 5, 40);
-    let rest = |answered: Vec<u32>| {
+    let rest = |answered: Vec<u32>, check| {
         let request = Request {
             answered,
+            check,
             constraint: Some(schema.clone()),
             ..Request::new(whole.prompt.clone(), whole.sampling.clone())
         };
@@ -98,9 +99,12 @@ fn an_inherited_answer_goes_on_under_its_constraint() {
         Ok::<_, GenerateError>(steps.iter().filter_map(id).collect::<Vec<_>>())
     };
     for cut in 0..whole.answer.len() {
-        assert_eq!(rest(whole.answer[..cut].to_vec()).unwrap(), whole.answer[cut..], "from {cut}");
+        for check in [false, true] {
+            assert_eq!(rest(whole.answer[..cut].to_vec(), check).unwrap(), whole.answer[cut..], "from {cut}");
+        }
     }
-    assert!(matches!(rest(vec![0]), Err(GenerateError::Constraint(_))));
+    assert!(matches!(rest(vec![0], false), Err(GenerateError::Constraint(_))));
+    assert!(matches!(rest(vec![0], true), Err(GenerateError::Inherited { index: 0 })));
 }
 
 #[test]

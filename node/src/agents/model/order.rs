@@ -156,6 +156,7 @@ pub fn failure(error: GenerateError) -> JobError {
         GenerateError::Constraint(error) => JobError::invalid("constraint", &error.to_string()),
         GenerateError::Prompt(error) => refusal(&error),
         GenerateError::Sampling(error) => JobError::invalid("sampling", &error.to_string()),
+        GenerateError::Inherited { index } => JobError::Inherited { index },
         GenerateError::Forward(_) | GenerateError::Panicked { .. } => JobError::Engine,
     }
 }

@@ -69,7 +69,7 @@ impl Reply {
     }
 }
 
-/// What a reply took: the sum over its jobs, as they are paid, and their receipts.
+/// What a reply took: the sum over its jobs, and their receipts.
 #[derive(Debug, Default)]
 pub(super) struct Bill {
     prompt: u64,
@@ -80,9 +80,9 @@ pub(super) struct Bill {
 impl Bill {
     /// Puts a job on it.
     pub(super) fn add(&mut self, completion: &Completion) {
-        let usage = completion.receipt.usage;
-        self.prompt += u64::from(usage.prompt_tokens);
-        self.completion += u64::from(usage.completion_tokens);
+        // Whoever wrote them: the client asked once, and got one answer.
+        self.prompt += u64::from(completion.receipt.prompt_tokens());
+        self.completion += u64::from(completion.receipt.answer_tokens());
         self.receipts.push(receipt(completion));
     }
 
