@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!            ┌ direct: ask up to three ┐
-//! discover ──┤                         ├─▶ collect bids ─▶ award ─▶ (refused: next bid, then discover again)
+//! discover ──┤                         ├─▶ collect bids ─▶ bargain ─▶ award ─▶ (refused: next bid, then discover again)
 //!            └ auction: announce       ┘        │
 //!      └ nothing found: sample the root key ────┴─▶ fail, and say what *is* on offer
 //! ```
 //!
-//! Bids are compared by price for the whole job, then by expected time, then by faults, then by key; so two peers
-//! that hold the same bids choose the same winner. A bidder that breaks its promise is never asked again for that job.
+//! When bids have stopped coming is the [`super::collecting`]'s to say, which of them wins the [`super::award`] rule's. A
+//! bidder that breaks its promise is never asked again for that job.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,10 +16,13 @@ use crypto::{Digest, Hasher, PeerId, Verified};
 
 use crate::error::{Feature, Limit};
 use crate::job::Choosing;
-use crate::message::{Announcement, Ask, Bid};
+use crate::message::{Announcement, Ask, Bid, Counter};
 use crate::{
-    Capability, Credits, Evidence, JobError, JobId, JobSpec, Profile, Requirement, Timestamp, Usage,
+    AgentOffer, Capability, Evidence, JobError, JobId, JobSpec, Limits, Profile, Requirement, Timestamp,
 };
+
+use super::award::{self, Candidate, Known};
+use super::collecting::Collecting;
 
 /// What the auctions want done.
 #[derive(Clone, Debug)]
@@ -39,6 +42,13 @@ pub enum Output {
         job: JobId,
         /// The winner.
         bid: Box<Verified<Bid>>,
+    },
+    /// Ask the best bidder once whether it would do it for less.
+    Counter {
+        /// Whom.
+        to: PeerId,
+        /// For what.
+        counter: Counter,
     },
     /// Search for providers of the job, or, with `sample`, for anything that is on offer.
     Discover {
@@ -75,20 +85,32 @@ pub enum Output {
 pub struct Config {
     /// A search, in milliseconds. Longer than a lookup over a wide network takes.
     pub discovery: u64,
-    /// Direct quotes, in milliseconds. Whoever is slower than this to quote would be slow to work.
+    /// Direct quotes at most, in milliseconds. Whoever is slower than this to quote would be slow to work.
     pub quotes: u64,
-    /// Sealed bids, in milliseconds: gossip reaches a thousand peers in a fraction of it.
+    /// Sealed bids at most, in milliseconds: gossip reaches a thousand peers in a fraction of it.
     pub bids: u64,
+    /// For another bid at least, once one came, in milliseconds: less tells nothing on a busy machine.
+    pub pause: u64,
+    /// Sealed bids at least, in milliseconds: gossip takes a few hops to those who are not neighbours.
+    pub least: u64,
+    /// The answer to a counter-offer, in milliseconds. The bid stands much longer.
+    pub counter: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { discovery: 6_000, quotes: 2_500, bids: 800 }
+        Self { discovery: 6_000, quotes: 2_500, bids: 800, pause: 20, least: 40, counter: 500 }
     }
 }
 
 /// Peers asked for a quote at once: two or three random choices are nearly as good as asking all.
 const QUOTES: usize = 3;
+/// An auction is worth its time where more could do the job than are asked at once,
+const FEW: usize = QUOTES;
+/// where its answer is longer than this, in tokens: a short one is there sooner than bids are,
+const SMALL: u32 = 32;
+/// and where it has more time than this left, in milliseconds.
+const URGENT: u64 = 10_000;
 /// Bids kept per job. An announcement may reach thousands; the best of the first are enough.
 const MAX_BIDS: usize = 64;
 /// How long a losing bid may be fallen back on, in milliseconds from its arrival: a little less than a usual lease.
@@ -99,9 +121,10 @@ const MAX_ROUNDS: u32 = 3;
 const SAMPLE: usize = 8;
 
 /// All auctions of this peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Auctions {
     config: Config,
+    me: PeerId,
     auctions: BTreeMap<JobId, Auction>,
     outputs: VecDeque<Output>,
 }
@@ -112,6 +135,10 @@ struct Auction {
     ask: Ask,
     stage: Stage,
     rounds: u32,
+    /// Whether this round collects sealed bids, and not quotes.
+    sealed: bool,
+    /// Whether the one counter-offer of this job has been made.
+    countered: bool,
     /// Everybody who was ever asked or bid.
     asked: BTreeSet<PeerId>,
     /// Those who declined, kept silent or broke a promise: not asked again for this job, and no bid of theirs counts.
@@ -122,30 +149,24 @@ struct Auction {
     silent: BTreeSet<PeerId>,
     /// Who holds the award.
     winner: Option<PeerId>,
-    bids: Vec<Scored>,
+    bids: Vec<Candidate>,
     /// The best refusal so far, to be shown when nobody takes the job.
     refusal: Option<JobError>,
-}
-
-#[derive(Debug)]
-struct Scored {
-    bid: Verified<Bid>,
-    faults: u32,
-    received: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Awarded,
-    Collecting { closes: Timestamp },
+    Bargaining { with: PeerId, until: Timestamp },
+    Collecting(Collecting),
     Discovering { until: Timestamp },
     Sampling { until: Timestamp },
 }
 
 impl Auctions {
-    /// Auctions with their patience.
-    pub fn new(config: Config) -> Self {
-        Self { config, ..Self::default() }
+    /// Auctions of the peer `me`, with their patience.
+    pub fn new(config: Config, me: PeerId) -> Self {
+        Self { config, me, auctions: BTreeMap::new(), outputs: VecDeque::new() }
     }
 
     /// A job looks for a provider. `input` is the salted commitment to its input.
@@ -162,6 +183,8 @@ impl Auctions {
         let auction = Auction {
             stage: Stage::Awarded,
             rounds: 0,
+            sealed: false,
+            countered: false,
             asked: BTreeSet::new(),
             excluded: BTreeSet::new(),
             winner: None,
@@ -188,6 +211,7 @@ impl Auctions {
         match (auction.stage, sample) {
             (Stage::Discovering { .. }, false) => {
                 let candidates = auction.candidates(profiles);
+                auction.sealed = auction.is_worth_announcing(now, candidates.len());
                 self.solicit(now, job, candidates);
             }
             (Stage::Sampling { .. }, true) => {
@@ -198,8 +222,8 @@ impl Auctions {
         }
     }
 
-    /// A bid, by either way. `faults` is what is known against its signer.
-    pub fn on_bid(&mut self, now: Timestamp, from: PeerId, bid: Verified<Bid>, faults: u32) {
+    /// A bid, by either way. `known` is what is known of its signer.
+    pub fn on_bid(&mut self, now: Timestamp, from: PeerId, bid: Verified<Bid>, known: Known) {
         let Some(auction) = self.auctions.get_mut(&bid.job) else { return };
         let job = bid.job;
         auction.silent.remove(&from);
@@ -208,12 +232,33 @@ impl Auctions {
                 auction.asked.insert(from);
                 auction.spoke.insert(from);
                 self.outputs.push_back(Output::Offer { job, bid: Box::new(bid.clone()) });
-                auction.bids.push(Scored { bid, faults, received: now });
+                auction.bids.push(Candidate::new(&auction.ask, bid, known, now));
+                if let Stage::Collecting(collecting) = &mut auction.stage
+                    && from != self.me
+                {
+                    collecting.on_bid(now);
+                }
             }
             Err(Some(evidence)) => self.outputs.push_back(Output::Observe { peer: from, evidence }),
             Err(None) => {}
         }
         self.close_when_all_spoke(now, job);
+    }
+
+    /// The answer to a counter-offer: a bid for less, or `None` where the first one stands.
+    pub fn on_countered(&mut self, now: Timestamp, job: JobId, from: PeerId, lower: Option<Verified<Bid>>) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        if !matches!(auction.stage, Stage::Bargaining { with, .. } if with == from) {
+            return;
+        }
+        if let Some(lower) = lower {
+            let evidence = Evidence::Unexpected;
+            match auction.lower(from, &lower) {
+                true => self.outputs.push_back(Output::Offer { job, bid: Box::new(lower) }),
+                false => self.outputs.push_back(Output::Observe { peer: from, evidence }),
+            }
+        }
+        self.award(now, job);
     }
 
     /// A peer that was asked said no, or nothing (`None`).
@@ -246,8 +291,8 @@ impl Auctions {
 
     /// True while sealed bids for the job are welcome.
     pub fn is_sealed(&self, job: JobId) -> bool {
-        let collects = |auction: &Auction| matches!(auction.stage, Stage::Collecting { .. });
-        self.auctions.get(&job).is_some_and(|auction| auction.is_sealed() && collects(auction))
+        let collects = |auction: &Auction| matches!(auction.stage, Stage::Collecting(_));
+        self.auctions.get(&job).is_some_and(|auction| auction.sealed && collects(auction))
     }
 
     /// The job is over, one way or the other.
@@ -262,13 +307,15 @@ impl Auctions {
         for job in late {
             self.fail(job, JobError::DeadlineExceeded);
         }
-        let due = |auction: &Auction| auction.due().is_some_and(|due| due <= now);
+        let config = self.config;
+        let due = |auction: &Auction| auction.due(&config).is_some_and(|due| due <= now);
         let jobs: Vec<_> =
             self.auctions.iter().filter(|(_, a)| due(a)).map(|(job, a)| (*job, a.stage)).collect();
         for (job, stage) in jobs {
             match stage {
                 Stage::Awarded => {}
-                Stage::Collecting { .. } => self.close_collection(now, job),
+                Stage::Bargaining { .. } => self.award(now, job),
+                Stage::Collecting(collecting) => self.close_collection(now, job, collecting.closes <= now),
                 Stage::Discovering { .. } => self.on_discovered(now, job, false, &[]),
                 Stage::Sampling { .. } => self.on_discovered(now, job, true, &[]),
             }
@@ -277,7 +324,7 @@ impl Auctions {
 
     /// When [`Auctions::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.auctions.values().filter_map(Auction::due).min()
+        self.auctions.values().filter_map(|auction| auction.due(&self.config)).min()
     }
 
     /// What to do next.
@@ -291,6 +338,7 @@ impl Auctions {
         // Bids of an earlier round have expired; whoever made one and lost may be asked again.
         auction.bids.clear();
         auction.spoke.clear();
+        auction.sealed = false;
         match auction.spec.provider {
             Some(provider) if auction.rounds == 1 => self.solicit(now, job, vec![provider]),
             Some(_) => self.give_up(now, job),
@@ -308,36 +356,49 @@ impl Auctions {
         if candidates.is_empty() {
             return self.give_up(now, job);
         }
-        if auction.is_sealed() {
-            let closes = now.after(self.config.bids);
-            auction.stage = Stage::Collecting { closes };
-            self.outputs.push_back(Output::Announce(Announcement::Job { ask: auction.ask.clone(), closes }));
-            return;
+        let collecting = Collecting::open(now, auction.sealed, &self.config);
+        auction.stage = Stage::Collecting(collecting);
+        let ask = auction.ask.clone();
+        if auction.sealed {
+            let closes = collecting.closes;
+            return self.outputs.push_back(Output::Announce(Announcement::Job { ask, closes }));
         }
-        auction.stage = Stage::Collecting { closes: now.after(self.config.quotes) };
-        for to in candidates {
+        for to in candidates.into_iter().take(QUOTES) {
             auction.asked.insert(to);
             auction.silent.insert(to);
-            self.outputs.push_back(Output::Ask { to, ask: auction.ask.clone() });
+            self.outputs.push_back(Output::Ask { to, ask: ask.clone() });
         }
     }
 
-    /// Direct quotes need not wait for the deadline when everybody has answered; sealed bids do.
+    /// There is nothing to wait for when everybody who was asked has answered, or no further bid would count.
     fn close_when_all_spoke(&mut self, now: Timestamp, job: JobId) {
         let Some(auction) = self.auctions.get(&job) else { return };
-        let collecting = matches!(auction.stage, Stage::Collecting { .. });
-        if collecting && auction.silent.is_empty() && !auction.is_sealed() {
-            self.award(now, job);
+        let collecting = matches!(auction.stage, Stage::Collecting(_));
+        let spoke = if auction.sealed { auction.bids.len() >= MAX_BIDS } else { auction.silent.is_empty() };
+        if collecting && spoke {
+            self.bargain(now, job);
         }
     }
 
-    fn close_collection(&mut self, now: Timestamp, job: JobId) {
+    /// Who is silent at the end is held to be gone; who was only slower than others is not.
+    fn close_collection(&mut self, now: Timestamp, job: JobId, at_the_end: bool) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         let silent = std::mem::take(&mut auction.silent);
-        auction.excluded.extend(&silent);
-        let unreachable = |peer| Output::Observe { peer, evidence: Evidence::Unreachable };
-        self.outputs.extend(silent.into_iter().map(unreachable));
-        self.award(now, job);
+        if at_the_end {
+            auction.excluded.extend(&silent);
+            let unreachable = |peer| Output::Observe { peer, evidence: Evidence::Unreachable };
+            self.outputs.extend(silent.into_iter().map(unreachable));
+        }
+        self.bargain(now, job);
+    }
+
+    /// Once for a job, the best bidder that asks more than the requester wants to pay is told so.
+    fn bargain(&mut self, now: Timestamp, job: JobId) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        let Some((to, counter)) = auction.counter() else { return self.award(now, job) };
+        auction.countered = true;
+        auction.stage = Stage::Bargaining { with: to, until: now.after(self.config.counter) };
+        self.outputs.push_back(Output::Counter { to, counter });
     }
 
     fn award(&mut self, now: Timestamp, job: JobId) {
@@ -375,16 +436,29 @@ impl Auctions {
 impl Auction {
     /// When something is to be done: the stage's end, or the job's if that is sooner. A job that is awarded is watched by
     /// its session.
-    fn due(&self) -> Option<Timestamp> {
-        self.stage.deadline().map(|deadline| deadline.min(self.spec.limits.deadline))
+    fn due(&self, config: &Config) -> Option<Timestamp> {
+        self.stage.due(config).map(|due| due.min(self.spec.limits.deadline))
     }
 
-    /// The first round of an auction collects sealed bids until its end; every other round asks for quotes.
-    fn is_sealed(&self) -> bool {
-        self.spec.choosing == Choosing::Auction && self.rounds == 1 && self.spec.provider.is_none()
+    /// The first round of an auction collects sealed bids; every other round asks for quotes.
+    fn is_worth_announcing(&self, now: Timestamp, able: usize) -> bool {
+        let worth = match self.spec.choosing {
+            Choosing::Auction => true,
+            Choosing::Auto => {
+                let Limits { deadline, .. } = self.spec.limits;
+                // A preferred peer is asked by name: what it has ahead of others is worth more than a lower price.
+                self.spec.preference.peer.is_none()
+                    && able > FEW
+                    && self.ask.max_tokens > SMALL
+                    && deadline.since(now) > URGENT
+            }
+            Choosing::Direct => false,
+        };
+        worth && self.rounds == 1
     }
 
-    /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job.
+    /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job. A
+    /// preferred peer comes first, whether the search has found it or not.
     fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
         let able =
             |p: &&Verified<Profile>| p.matching(&self.spec.requirement).any(|o| o.takes(self.spec.kind));
@@ -392,7 +466,9 @@ impl Auction {
         let draw =
             |peer: PeerId| (Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish(), peer);
         let drawn: BTreeSet<_> = profiles.iter().filter(able).filter(new).map(|p| draw(p.signer())).collect();
-        drawn.into_iter().take(QUOTES).map(|(_, peer)| peer).collect()
+        let preferred = self.spec.preference.peer.filter(|peer| !self.excluded.contains(peer));
+        let others = drawn.into_iter().map(|(_, peer)| peer).filter(|peer| Some(*peer) != preferred);
+        preferred.into_iter().chain(others).collect()
     }
 
     /// Why nobody could be asked: what is wanted costs more than the job may spend, is done by nobody who offers the
@@ -416,7 +492,7 @@ impl Auction {
 
     /// Whether a bid counts; if not, what is to be held against its signer, if anything.
     fn admits(&self, now: Timestamp, from: PeerId, bid: &Verified<Bid>) -> Result<(), Option<Evidence>> {
-        let Stage::Collecting { .. } = self.stage else { return Err(None) };
+        let Stage::Collecting(_) = self.stage else { return Err(None) };
         if bid.signer() != from {
             return Err(Some(Evidence::BadSignature));
         }
@@ -439,28 +515,39 @@ impl Auction {
     }
 
     fn take_best(&mut self) -> Option<Verified<Bid>> {
-        let best = (0..self.bids.len()).min_by_key(|i| self.score(&self.bids[*i]))?;
+        let best = award::best(&self.bids, &self.spec.preference)?;
         Some(self.bids.swap_remove(best).bid)
     }
 
-    /// Less is better: price of the longest answer, milliseconds until it is done, faults, key.
-    fn score(&self, scored: &Scored) -> (Credits, u64, u32, PeerId) {
-        // Four bytes a token is the usual rule of thumb; it is the same for all bids, so only the order matters.
-        let usage = Usage { prompt_tokens: self.ask.input_len / 4, completion_tokens: self.ask.max_tokens };
-        let Bid { offer, queue, .. } = scored.bid.value();
-        let speed = offer.speed;
-        let millis = |tokens: u32, rate: u32| u64::from(tokens) * 1000 / u64::from(rate.max(1));
-        let one = millis(usage.prompt_tokens, speed.prefill) + millis(usage.completion_tokens, speed.decode);
-        let time = one.saturating_mul(u64::from(*queue) + 1);
-        (offer.price.cost(usage).unwrap_or(Credits(u64::MAX)), time, scored.faults, scored.bid.signer())
+    /// The counter-offer to the best bid, if it is the first of this job and the bid asks more than is wanted.
+    fn counter(&self) -> Option<(PeerId, Counter)> {
+        let target = self.spec.preference.target.filter(|_| !self.countered)?;
+        let best = &self.bids[award::best(&self.bids, &self.spec.preference)?].bid;
+        let price = best.price().cheaper(target);
+        let counter = Counter { job: best.job, bid: best.digest(), price };
+        (price != best.price()).then(|| (best.signer(), counter))
+    }
+
+    /// Puts a bid for less in the place of the bidder's first. False if it is anything else than that.
+    fn lower(&mut self, from: PeerId, lower: &Verified<Bid>) -> bool {
+        let Some(first) = self.bids.iter_mut().find(|first| first.bid.signer() == from) else { return false };
+        let (price, asked) = (lower.price(), first.bid.price());
+        let offer = AgentOffer { price, ..first.bid.offer.clone() };
+        let same = Bid { offer, ..first.bid.value().clone() } == *lower.value();
+        let less = price.within(&asked) && price != asked;
+        if same && less {
+            *first = first.lowered(&self.ask, lower.clone());
+        }
+        same && less
     }
 }
 
 impl Stage {
-    fn deadline(&self) -> Option<Timestamp> {
+    fn due(&self, config: &Config) -> Option<Timestamp> {
         match self {
             Self::Awarded => None,
-            Self::Collecting { closes } => Some(*closes),
+            Self::Bargaining { until, .. } => Some(*until),
+            Self::Collecting(collecting) => Some(collecting.due(config)),
             Self::Discovering { until } | Self::Sampling { until } => Some(*until),
         }
     }

@@ -7,7 +7,7 @@ use protocol::profile::{LatencyClass, Speed};
 use protocol::receipt::prompt_digest;
 use protocol::{
     AgentOffer, Capability, Choosing, Credits, Finish, Input, JobId, JobKind, JobSpec, Limits, ModelOffer,
-    Price, Requirement, Sampling, Timestamp, Token,
+    Preference, Price, Requirement, Sampling, Timestamp, Token,
 };
 
 /// When every story begins.
@@ -73,6 +73,7 @@ pub(crate) fn spec() -> JobSpec {
         },
         provider: None,
         choosing: Choosing::Direct,
+        preference: Preference::default(),
         input: Input::Text(PROMPT.into()),
         sampling: Sampling { max_tokens: 100, ..Sampling::default() },
         limits: Limits { budget: Credits(1_000_000), depth: 2, children: 4, deadline: START.after(300_000) },
