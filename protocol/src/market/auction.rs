@@ -10,18 +10,17 @@
 //! When bids have stopped coming is the [`super::collecting`]'s to say, which of them wins the [`super::award`] rule's. A
 //! bidder that breaks its promise is never asked again for that job.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod job;
 
-use crypto::{Digest, Hasher, PeerId, Verified};
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::error::{Feature, Limit};
-use crate::job::Choosing;
+use crypto::{Digest, PeerId, Verified};
+
 use crate::message::{Announcement, Ask, Bid, Counter};
-use crate::{
-    AgentOffer, Capability, Evidence, JobError, JobId, JobSpec, Limits, Profile, Requirement, Timestamp,
-};
+use crate::{Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
 
-use super::award::{self, Candidate, Known};
+use self::job::{Auction, Stage};
+use super::award::{Candidate, Known};
 use super::collecting::Collecting;
 
 /// What the auctions want done.
@@ -105,20 +104,12 @@ impl Default for Config {
 
 /// Peers asked for a quote at once: two or three random choices are nearly as good as asking all.
 const QUOTES: usize = 3;
-/// An auction is worth its time where more could do the job than are asked at once,
-const FEW: usize = QUOTES;
-/// where its answer is longer than this, in tokens: a short one is there sooner than bids are,
-const SMALL: u32 = 32;
-/// and where it has more time than this left, in milliseconds.
-const URGENT: u64 = 10_000;
 /// Bids kept per job. An announcement may reach thousands; the best of the first are enough.
 const MAX_BIDS: usize = 64;
 /// How long a losing bid may be fallen back on, in milliseconds from its arrival: a little less than a usual lease.
 const STANDS: u64 = 4_000;
 /// Rounds of discovery per job before giving up.
 const MAX_ROUNDS: u32 = 3;
-/// Names in the sample of what is on offer.
-const SAMPLE: usize = 8;
 
 /// All auctions of this peer.
 #[derive(Debug)]
@@ -129,40 +120,6 @@ pub struct Auctions {
     outputs: VecDeque<Output>,
 }
 
-#[derive(Debug)]
-struct Auction {
-    spec: JobSpec,
-    ask: Ask,
-    stage: Stage,
-    rounds: u32,
-    /// Whether this round collects sealed bids, and not quotes.
-    sealed: bool,
-    /// Whether the one counter-offer of this job has been made.
-    countered: bool,
-    /// Everybody who was ever asked or bid.
-    asked: BTreeSet<PeerId>,
-    /// Those who declined, kept silent or broke a promise: not asked again for this job, and no bid of theirs counts.
-    excluded: BTreeSet<PeerId>,
-    /// Those whose bid was taken in this round; nobody bids twice.
-    spoke: BTreeSet<PeerId>,
-    /// Those asked in this round, and silent so far.
-    silent: BTreeSet<PeerId>,
-    /// Who holds the award.
-    winner: Option<PeerId>,
-    bids: Vec<Candidate>,
-    /// The best refusal so far, to be shown when nobody takes the job.
-    refusal: Option<JobError>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Awarded,
-    Bargaining { with: PeerId, until: Timestamp },
-    Collecting(Collecting),
-    Discovering { until: Timestamp },
-    Sampling { until: Timestamp },
-}
-
 impl Auctions {
     /// Auctions of the peer `me`, with their patience.
     pub fn new(config: Config, me: PeerId) -> Self {
@@ -171,31 +128,7 @@ impl Auctions {
 
     /// A job looks for a provider. `input` is the salted commitment to its input.
     pub fn open(&mut self, now: Timestamp, job: JobId, spec: JobSpec, input: Digest) {
-        let ask = Ask {
-            job,
-            kind: spec.kind,
-            requirement: spec.requirement.clone(),
-            input,
-            input_len: u32::try_from(spec.input.len()).unwrap_or(u32::MAX),
-            max_tokens: spec.sampling.max_tokens,
-            deadline: spec.limits.deadline,
-        };
-        let auction = Auction {
-            stage: Stage::Awarded,
-            rounds: 0,
-            sealed: false,
-            countered: false,
-            asked: BTreeSet::new(),
-            excluded: BTreeSet::new(),
-            winner: None,
-            spoke: BTreeSet::new(),
-            silent: BTreeSet::new(),
-            bids: Vec::new(),
-            refusal: None,
-            spec,
-            ask,
-        };
-        self.auctions.insert(job, auction);
+        self.auctions.insert(job, Auction::new(job, spec, input));
         self.start_round(now, job);
     }
 
@@ -430,125 +363,5 @@ impl Auctions {
     fn fail(&mut self, job: JobId, error: JobError) {
         self.auctions.remove(&job);
         self.outputs.push_back(Output::Fail { job, error });
-    }
-}
-
-impl Auction {
-    /// When something is to be done: the stage's end, or the job's if that is sooner. A job that is awarded is watched by
-    /// its session.
-    fn due(&self, config: &Config) -> Option<Timestamp> {
-        self.stage.due(config).map(|due| due.min(self.spec.limits.deadline))
-    }
-
-    /// The first round of an auction collects sealed bids; every other round asks for quotes.
-    fn is_worth_announcing(&self, now: Timestamp, able: usize) -> bool {
-        let worth = match self.spec.choosing {
-            Choosing::Auction => true,
-            Choosing::Auto => {
-                let Limits { deadline, .. } = self.spec.limits;
-                // A preferred peer is asked by name: what it has ahead of others is worth more than a lower price.
-                self.spec.preference.peer.is_none()
-                    && able > FEW
-                    && self.ask.max_tokens > SMALL
-                    && deadline.since(now) > URGENT
-            }
-            Choosing::Direct => false,
-        };
-        worth && self.rounds == 1
-    }
-
-    /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job. A
-    /// preferred peer comes first, whether the search has found it or not.
-    fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
-        let able =
-            |p: &&Verified<Profile>| p.matching(&self.spec.requirement).any(|o| o.takes(self.spec.kind));
-        let new = |p: &&Verified<Profile>| !self.excluded.contains(&p.signer());
-        let draw =
-            |peer: PeerId| (Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish(), peer);
-        let drawn: BTreeSet<_> = profiles.iter().filter(able).filter(new).map(|p| draw(p.signer())).collect();
-        let preferred = self.spec.preference.peer.filter(|peer| !self.excluded.contains(peer));
-        let others = drawn.into_iter().map(|(_, peer)| peer).filter(|peer| Some(*peer) != preferred);
-        preferred.into_iter().chain(others).collect()
-    }
-
-    /// Why nobody could be asked: what is wanted costs more than the job may spend, is done by nobody who offers the
-    /// capability, or is not on offer at all.
-    fn nothing_offered(&self, profiles: &[Verified<Profile>]) -> JobError {
-        let at_any_price = Requirement { ceiling: None, ..self.spec.requirement.clone() };
-        let mut able = profiles.iter().flat_map(|profile| profile.matching(&at_any_price)).peekable();
-        if able.peek().is_some() {
-            return match able.any(|offer| offer.takes(self.spec.kind)) {
-                true => JobError::Limit { limit: Limit::Budget },
-                false => JobError::Unsupported { feature: Feature::JobKind },
-            };
-        }
-        let names: BTreeSet<Capability> =
-            profiles.iter().flat_map(|p| p.agents.iter().map(|a| a.capability.clone())).collect();
-        JobError::NothingOffered {
-            capability: self.spec.requirement.capability.clone(),
-            sample: names.into_iter().take(SAMPLE).collect(),
-        }
-    }
-
-    /// Whether a bid counts; if not, what is to be held against its signer, if anything.
-    fn admits(&self, now: Timestamp, from: PeerId, bid: &Verified<Bid>) -> Result<(), Option<Evidence>> {
-        let Stage::Collecting(_) = self.stage else { return Err(None) };
-        if bid.signer() != from {
-            return Err(Some(Evidence::BadSignature));
-        }
-        // Expiry is by the bidder's clock, which may differ from ours.
-        if bid.expires.after(Profile::CLOCK_SKEW) <= now {
-            return Err(Some(Evidence::Expired));
-        }
-        if self.spoke.contains(&from) {
-            return Err(Some(Evidence::Replayed));
-        }
-        if self.excluded.contains(&from) {
-            return Err(None);
-        }
-        let wrong_peer = self.spec.provider.is_some_and(|provider| provider != from);
-        let able = bid.offer.meets(&self.spec.requirement) && bid.offer.takes(self.spec.kind);
-        if wrong_peer || !able {
-            return Err(Some(Evidence::Unexpected));
-        }
-        if self.bids.len() < MAX_BIDS { Ok(()) } else { Err(None) }
-    }
-
-    fn take_best(&mut self) -> Option<Verified<Bid>> {
-        let best = award::best(&self.bids, &self.spec.preference)?;
-        Some(self.bids.swap_remove(best).bid)
-    }
-
-    /// The counter-offer to the best bid, if it is the first of this job and the bid asks more than is wanted.
-    fn counter(&self) -> Option<(PeerId, Counter)> {
-        let target = self.spec.preference.target.filter(|_| !self.countered)?;
-        let best = &self.bids[award::best(&self.bids, &self.spec.preference)?].bid;
-        let price = best.price().cheaper(target);
-        let counter = Counter { job: best.job, bid: best.digest(), price };
-        (price != best.price()).then(|| (best.signer(), counter))
-    }
-
-    /// Puts a bid for less in the place of the bidder's first. False if it is anything else than that.
-    fn lower(&mut self, from: PeerId, lower: &Verified<Bid>) -> bool {
-        let Some(first) = self.bids.iter_mut().find(|first| first.bid.signer() == from) else { return false };
-        let (price, asked) = (lower.price(), first.bid.price());
-        let offer = AgentOffer { price, ..first.bid.offer.clone() };
-        let same = Bid { offer, ..first.bid.value().clone() } == *lower.value();
-        let less = price.within(&asked) && price != asked;
-        if same && less {
-            *first = first.lowered(&self.ask, lower.clone());
-        }
-        same && less
-    }
-}
-
-impl Stage {
-    fn due(&self, config: &Config) -> Option<Timestamp> {
-        match self {
-            Self::Awarded => None,
-            Self::Bargaining { until, .. } => Some(*until),
-            Self::Collecting(collecting) => Some(collecting.due(config)),
-            Self::Discovering { until } | Self::Sampling { until } => Some(*until),
-        }
     }
 }
