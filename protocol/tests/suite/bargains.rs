@@ -3,11 +3,10 @@
 use crypto::{Network, PeerId, Signed};
 use protocol::event::{Command, QueryId, RequestId, Submission};
 use protocol::market::{Rule, Strategy, bidder};
-use protocol::message::{Ask, Bid, Counter};
+use protocol::message::{Bid, Counter};
 use protocol::peer::Config;
 use protocol::{
-    Credits, Event, Evidence, JobError, JobEvent, JobKind, JobSpec, Output, Peer, Preference, Price, Request,
-    Response,
+    Credits, Event, Evidence, JobError, JobEvent, JobSpec, Output, Peer, Preference, Price, Request, Response,
 };
 
 use crate::values::*;
@@ -70,16 +69,7 @@ fn whoever_asks_no_margin_declines_and_its_bid_stands() {
 /// A bid of peer 2's to peer 1, that asks 1500 and would do it for 1000.
 fn bid(world: &mut World) -> Signed<Bid> {
     world.offer(peer(2), vec![text_offer(1000)]);
-    let ask = Ask {
-        job: job_id(1),
-        kind: JobKind::Generate,
-        requirement: spec().requirement,
-        input: crypto::Digest::of("test", b"input"),
-        input_len: 10,
-        max_tokens: 10,
-        deadline: START.after(60_000),
-    };
-    let Response::Bid(bid) = say(world, peer(1), Request::Ask(ask)) else { panic!("a bid") };
+    let Response::Bid(bid) = say(world, peer(1), Request::Ask(ask(job_id(1)))) else { panic!("a bid") };
     bid
 }
 

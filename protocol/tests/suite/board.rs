@@ -2,23 +2,15 @@
 
 use protocol::market::board::MAX_ENTRIES;
 use protocol::message::Ask;
-use protocol::{Announcement, Event, JobEvent, JobId, JobKind, Request};
+use protocol::{Announcement, Event, JobEvent, JobId, Request};
 
 use crate::values::*;
 use crate::world::World;
 
-fn ask(job: u16) -> Ask {
+fn numbered(job: u16) -> Ask {
     let mut name = [0; 16];
     name[..2].copy_from_slice(&job.to_le_bytes());
-    Ask {
-        job: JobId(name),
-        kind: JobKind::Generate,
-        requirement: spec().requirement,
-        input: crypto::Digest::of("test", b"input"),
-        input_len: 10,
-        max_tokens: 10,
-        deadline: START.after(60_000),
-    }
+    ask(JobId(name))
 }
 
 #[test]
@@ -46,23 +38,23 @@ fn what_is_repeated_is_shown_once_and_the_memory_is_bounded() {
     let mut world = World::of(2);
     world.offer(peer(2), vec![text_offer(1000)]);
     for _ in 0..3 {
-        world.request(peer(2), peer(1), Request::Ask(ask(0)));
+        world.request(peer(2), peer(1), Request::Ask(numbered(0)));
     }
     let board = world.peer(peer(2)).board();
     assert_eq!((board.asked().count(), board.offered().count()), (1, 1));
     for job in 1..=200 {
         world.elapse(5_000);
-        world.request(peer(2), peer(1), Request::Ask(Ask { deadline: world.now.after(1), ..ask(job) }));
+        world.request(peer(2), peer(1), Request::Ask(Ask { deadline: world.now.after(1), ..numbered(job) }));
     }
     let board = world.peer(peer(2)).board();
     assert_eq!((board.asked().count(), board.offered().count()), (MAX_ENTRIES, MAX_ENTRIES));
-    assert_eq!(board.asked().last().unwrap().job, ask(200).job, "the latest are kept");
+    assert_eq!(board.asked().last().unwrap().job, numbered(200).job, "the latest are kept");
 }
 
 #[test]
 fn what_has_closed_or_comes_from_a_blocked_peer_is_not_shown() {
     let mut world = World::of(1);
-    let announced = |closes| Announcement::Job { ask: ask(1), closes };
+    let announced = |closes| Announcement::Job { ask: numbered(1), closes };
     let told = |world: &mut World, announcement| {
         world.deliver(peer(1), Event::Announced { from: peer(9), announcement });
         world.peer(peer(1)).board().asked().count()

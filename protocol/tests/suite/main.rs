@@ -5,6 +5,7 @@
 //! | [`honest`] | what happens when everybody keeps the rules |
 //! | [`awards`], [`closing`], [`bargains`] | which bid wins, when bids have stopped coming, how a price comes down |
 //! | [`strategies`], [`board`] | what providers ask, and what can be seen of it |
+//! | [`leases`] | which places are promised, and when they are free again |
 //! | [`market`], [`orders`], [`faults`] | who breaks which rule as bidder, as requester, as provider, and what it costs them |
 //! | [`answers`] | what may be an answer, and what only lengthens the bill |
 //! | [`commitments`] | how an exact engine's digests get into an opening, and stay there |
@@ -30,6 +31,7 @@ mod constraints;
 mod faults;
 mod honest;
 mod hostile;
+mod leases;
 mod limits;
 mod market;
 mod orders;

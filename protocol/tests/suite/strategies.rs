@@ -8,7 +8,7 @@ use protocol::error::Limit;
 use protocol::market::{self, Rule, bidder};
 use protocol::message::Ask;
 use protocol::peer::Config;
-use protocol::{Credits, JobError, JobKind, Output, Price, Request, Response};
+use protocol::{Credits, JobError, Output, Price, Request, Response};
 
 use crate::any;
 use crate::values::*;
@@ -24,17 +24,9 @@ fn provider(rules: &[Rule]) -> World {
 }
 
 fn wanted(job: u8, ceiling: Option<Price>) -> Ask {
-    let mut requirement = spec().requirement;
-    requirement.ceiling = ceiling;
-    Ask {
-        job: job_id(job),
-        kind: JobKind::Generate,
-        requirement,
-        input: crypto::Digest::of("test", b"input"),
-        input_len: 40,
-        max_tokens: 100,
-        deadline: START.after(60_000),
-    }
+    let mut ask = ask(job_id(job));
+    ask.requirement.ceiling = ceiling;
+    ask
 }
 
 /// What peer 2 asks of `from`.

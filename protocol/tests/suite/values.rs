@@ -3,6 +3,7 @@
 use crypto::{Digest, PeerId, SecretKey};
 use protocol::event::Production;
 use protocol::job::Salt;
+use protocol::message::Ask;
 use protocol::profile::{LatencyClass, Speed};
 use protocol::receipt::prompt_digest;
 use protocol::{
@@ -102,4 +103,17 @@ pub(crate) fn rendered() -> Production {
 pub(crate) fn answer(tokens: u32) -> Vec<Production> {
     let tokens = (0..tokens).map(|index| Production::from(token(index)));
     [rendered()].into_iter().chain(tokens).chain([Production::Finished(Finish::EndOfText)]).collect()
+}
+
+/// A question for `job` as a stranger sees it.
+pub(crate) fn ask(job: JobId) -> Ask {
+    Ask {
+        job,
+        kind: JobKind::Generate,
+        requirement: spec().requirement,
+        input: Digest::of("test", b"input"),
+        input_len: 40,
+        max_tokens: 100,
+        deadline: START.after(60_000),
+    }
 }
