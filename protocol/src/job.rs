@@ -291,7 +291,7 @@ pub struct Weights {
 }
 
 impl Default for Weights {
-    /// The cheapest, and of equals the fastest; but a preferred peer may cost up to twice as much.
+    /// The cheapest, and of equals the fastest; but a preferred peer may cost almost twice as much.
     fn default() -> Self {
         Self { price: 1, latency: 0, evidence: 0, locality: 1 }
     }

@@ -50,7 +50,7 @@ fn the_weights_of_the_job_decide() {
 }
 
 #[test]
-fn a_preferred_peer_may_cost_up_to_twice_as_much() {
+fn a_preferred_peer_may_cost_almost_twice_as_much() {
     let preference = Preference { peer: Some(peer(9)), ..Preference::default() };
     assert_eq!(first(&[(8, bid(1000, 50)), (9, bid(1990, 50))], preference), peer(9));
     assert_eq!(first(&[(8, bid(1000, 50)), (9, bid(2000, 50))], preference), peer(8));
