@@ -13,7 +13,7 @@ use crypto::{Digest, PeerId};
 use protocol::event::JobEvent;
 use protocol::{
     Capability, Chat, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits,
-    Logprobs, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Usage,
+    Logprobs, Preference, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Usage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +100,8 @@ impl JobRequest {
                 ceiling: (budget == Credits::ZERO).then(Price::default),
             },
             provider: self.provider,
-            choosing: if self.auction { Choosing::Auction } else { Choosing::Direct },
+            choosing: if self.auction { Choosing::Auction } else { Choosing::Auto },
+            preference: Preference::default(),
             input: self.input(kind)?,
             sampling: self.sampling(kind),
             limits: Limits {

@@ -269,7 +269,7 @@ pub struct Run {
 /// What its submitter learns of a job.
 #[derive(Clone, Debug)]
 pub enum JobEvent {
-    /// A provider made an offer.
+    /// A provider made an offer. Comes again where it answers a counter-offer.
     Bid(Box<Bid>, PeerId),
     /// Done. Always the last event.
     Done(Box<Completion>),

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crypto::{Digest, Hasher};
+use crypto::{Digest, Hasher, PeerId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Feature;
@@ -254,11 +254,54 @@ impl Limits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choosing {
-    /// Announce to the mesh, wait for sealed bids, take the best at the deadline.
+    /// Announce to the mesh, wait for sealed bids, take the best when they stop coming.
     Auction,
-    /// Ask a few sampled providers and take the best of their quotes.
+    /// The peer decides: ask when few could do it or the job has no time to lose, else announce (SPEC §6.2).
     #[default]
+    Auto,
+    /// Ask a few sampled providers and take the best of their quotes.
     Direct,
+}
+
+/// What the requester likes in a provider: its own affair, which no bidder ever learns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Preference {
+    /// Whoever has an advantage already, such as the conversation so far: asked first, and near by
+    /// [`Weights::locality`].
+    pub peer: Option<PeerId>,
+    /// Who had a chance already: at most [`Preference::MAX_AVOIDED`] peers that are not asked.
+    pub avoid: Vec<PeerId>,
+    /// What it wants to pay: a best bid that asks more gets one counter-offer.
+    pub target: Option<Price>,
+    /// What counts how much when bids are compared.
+    pub weights: Weights,
+}
+
+impl Preference {
+    /// A retry elsewhere names those who failed; nobody has that many.
+    pub const MAX_AVOIDED: usize = 64;
+}
+
+/// What counts how much when bids are compared (SPEC §6.4). What weighs nothing still breaks ties, but for locality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Weights {
+    /// Cost of the longest answer, relative to the cheapest.
+    pub price: u8,
+    /// Time for the longest answer, relative to the soonest.
+    pub latency: u8,
+    /// How often the bidder has failed, as far as is known here.
+    pub evidence: u8,
+    /// Being the preferred peer, if one is.
+    pub locality: u8,
+}
+
+impl Default for Weights {
+    /// The cheapest, and of equals the fastest; but a preferred peer may cost almost twice as much.
+    fn default() -> Self {
+        Self { price: 1, latency: 0, evidence: 0, locality: 1 }
+    }
 }
 
 /// A job as its requester describes it.
@@ -269,9 +312,11 @@ pub struct JobSpec {
     /// What the provider must have.
     pub requirement: Requirement,
     /// Only this peer.
-    pub provider: Option<crypto::PeerId>,
+    pub provider: Option<PeerId>,
     /// How to choose otherwise.
     pub choosing: Choosing,
+    /// Whom to choose then.
+    pub preference: Preference,
     /// What the work starts from.
     pub input: Input,
     /// How tokens are chosen.
@@ -300,6 +345,10 @@ impl JobSpec {
                 "model",
                 "must be named: token ids mean nothing without their model",
             ));
+        }
+        if self.preference.avoid.len() > Preference::MAX_AVOIDED {
+            let most = format!("names at most {} peers", Preference::MAX_AVOIDED);
+            return Err(JobError::invalid("avoid", &most));
         }
         self.limits.check()?;
         self.sampling.check()

@@ -54,7 +54,7 @@ pub use codec::{DecodeError, Message};
 pub use constraint::Constraint;
 pub use error::JobError;
 pub use event::{Event, JobEvent, Output};
-pub use job::{Choosing, Input, JobId, JobKind, JobSpec, Limits, Requirement, Sampling};
+pub use job::{Choosing, Input, JobId, JobKind, JobSpec, Limits, Preference, Requirement, Sampling, Weights};
 pub use ledger::{Entry, Ledger};
 pub use message::{Announcement, Ask, Bid, Frame, Request, Response};
 pub use peer::Peer;

@@ -10,7 +10,7 @@ use crate::codec::{self, MAX_MESSAGE, Message};
 use crate::job::Salt;
 use crate::{
     Acknowledgement, AgentOffer, Constraint, Inherited, Input, JobError, JobId, JobKind, Logprobs, Order,
-    Price, Profile, Receipt, Rendering, Requirement, Segment, Timestamp, Token,
+    Price, Profile, Receipt, Rendering, Requirement, Segment, Timestamp, Token, Usage,
 };
 
 /// What is asked of one peer.
@@ -22,6 +22,8 @@ pub enum Request {
     Bid(Signed<Bid>),
     /// Who are you?
     Profile,
+    /// Would you do it for less? The bid stands, whatever the answer.
+    Counter(Counter),
 }
 
 /// What is answered.
@@ -56,6 +58,17 @@ pub struct Ask {
     pub deadline: Timestamp,
 }
 
+/// The one counter-offer to a bid. Like an ask it is not signed: it binds nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The job.
+    pub job: JobId,
+    /// Name of the bid.
+    pub bid: Digest,
+    /// What the requester would pay: less than the bid asks in one part, in none more.
+    pub price: Price,
+}
+
 /// A provider's signed offer for one job. It is a promise until it expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bid {
@@ -75,6 +88,14 @@ impl Bid {
     /// The price of this bid.
     pub fn price(&self) -> Price {
         self.offer.price
+    }
+
+    /// Milliseconds until so much is read and written at the offered speed, after a queue of jobs that are as long.
+    pub fn time(&self, usage: Usage) -> u64 {
+        let millis = |tokens: u32, rate: u32| u64::from(tokens) * 1000 / u64::from(rate.max(1));
+        let speed = self.offer.speed;
+        let one = millis(usage.prompt_tokens, speed.prefill) + millis(usage.completion_tokens, speed.decode);
+        one.saturating_mul(u64::from(self.queue) + 1)
     }
 }
 
@@ -235,6 +256,7 @@ impl Message for Request {
             0 => Some(1 << 10),
             1 => statement::<Bid>(),
             2 => Some(2),
+            3 => Some(128),
             _ => None,
         }
     }

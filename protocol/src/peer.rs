@@ -15,14 +15,14 @@ use crate::event::{Command, Event, JobEvent, Output, QueryId, RequestId, RunId, 
 use crate::job::Salt;
 use crate::ledger::{Entry, Ledger};
 use crate::mandate::Mandates;
-use crate::market::{Auctions, Bidder, auction, bidder};
+use crate::market::{Auctions, Bidder, Board, auction, bidder};
 use crate::message::Frame;
 use crate::profile::Versions;
 use crate::session::{Provider, Requester, provider, requester};
 use crate::{Evidence, JobError, JobId, JobSpec, Profile, Reputation, Timestamp};
 
 /// The settings of every machine.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Of the requester's side of the market.
     pub auction: auction::Config,
@@ -39,13 +39,14 @@ pub struct Peer {
     key: SecretKey,
     auctions: Auctions,
     bidder: Bidder,
+    board: Board,
     requester: Requester,
     provider: Provider,
     mandates: Mandates,
     reputation: Reputation,
     ledger: Ledger,
     jobs: BTreeMap<JobId, Job>,
-    asked: BTreeMap<RequestId, (JobId, PeerId)>,
+    asked: BTreeMap<RequestId, Question>,
     queries: BTreeMap<QueryId, (JobId, bool)>,
     next: u64,
     looped: VecDeque<Event>,
@@ -61,6 +62,15 @@ struct Job {
     run: Option<RunId>,
 }
 
+/// What we asked of somebody about a job of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Question {
+    job: JobId,
+    to: PeerId,
+    /// A counter-offer, and not the first ask.
+    counter: bool,
+}
+
 /// Requests of our own to ourselves are numbered from here, away from the driver's.
 const LOOPED: u64 = 1 << 63;
 /// Jobs of ours at once. The local API refuses more, so that a runaway program cannot fill the mesh.
@@ -70,8 +80,9 @@ impl Peer {
     /// A peer with nothing on offer and no history; [`Peer::restore`] gives it back its books.
     pub fn new(config: Config, network: Network, key: SecretKey) -> Self {
         Self {
-            auctions: Auctions::new(config.auction),
+            auctions: Auctions::new(config.auction, key.peer_id()),
             bidder: Bidder::new(config.bidder),
+            board: Board::default(),
             requester: Requester::new(config.requester, network.clone(), key.clone()),
             provider: Provider::new(network.clone(), key.clone()),
             mandates: Mandates::default(),
@@ -97,6 +108,11 @@ impl Peer {
     /// Who this is.
     pub fn id(&self) -> PeerId {
         self.key.peer_id()
+    }
+
+    /// What is asked and offered around here.
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// The books.
@@ -210,10 +226,12 @@ impl Peer {
             auction::Output::Announce(announcement) => self.announce(announcement),
             auction::Output::Ask { to, ask } => self.ask(to, ask),
             auction::Output::Award { job, bid } => self.order(now, job, &bid),
+            auction::Output::Counter { to, counter } => self.counter(to, counter),
             auction::Output::Discover { job, sample } => self.discover(job, sample),
             auction::Output::Fail { job, error } => self.end(job, error),
             auction::Output::Observe { peer, evidence } => self.observe(peer, evidence),
             auction::Output::Offer { job, bid } => {
+                self.board.on_bid(now, bid.signer(), &bid);
                 self.notify(job, JobEvent::Bid(Box::new(bid.value().clone()), bid.signer()));
             }
         }

@@ -42,7 +42,7 @@ pub struct AgentOffer {
     pub kinds: Vec<JobKind>,
     /// With which model; `None` for what cannot be replayed (an upstream, a program).
     pub model: Option<ModelOffer>,
-    /// What it asks at most.
+    /// What it asks at least; in a bid, what it asks for this job.
     pub price: Price,
     /// Measured when the peer started.
     pub speed: Speed,

@@ -69,6 +69,28 @@ impl Price {
     pub fn within(&self, ceiling: &Self) -> bool {
         self.prompt <= ceiling.prompt && self.completion <= ceiling.completion
     }
+
+    /// The lower of each part.
+    #[must_use]
+    pub fn cheaper(self, other: Self) -> Self {
+        Self { prompt: self.prompt.min(other.prompt), completion: self.completion.min(other.completion) }
+    }
+
+    /// The higher of each part.
+    #[must_use]
+    pub fn dearer(self, other: Self) -> Self {
+        Self { prompt: self.prompt.max(other.prompt), completion: self.completion.max(other.completion) }
+    }
+
+    /// More by so many hundredths, rounded up; saturates where money ends.
+    #[must_use]
+    pub fn raised(self, percent: u64) -> Self {
+        let raised = |part: Credits| {
+            let more = (u128::from(part.0) * u128::from(percent)).div_ceil(100);
+            Credits(u64::try_from(u128::from(part.0) + more).unwrap_or(u64::MAX))
+        };
+        Self { prompt: raised(self.prompt), completion: raised(self.completion) }
+    }
 }
 
 /// How much was read and written.

@@ -87,6 +87,7 @@ impl Named for Request {
             Self::Ask(_) => "ask",
             Self::Bid(_) => "sealed bid",
             Self::Profile => "who are you",
+            Self::Counter(_) => "counter",
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use protocol::event::Submission;
 use protocol::job::Salt;
 use protocol::{
-    Chat, ChatMessage, Credits, Input, JobId, JobKind, JobSpec, Limits, Requirement, Role, Sampling,
-    Timestamp, Token,
+    Chat, ChatMessage, Credits, Input, JobId, JobKind, JobSpec, Limits, Preference, Requirement, Role,
+    Sampling, Timestamp, Token,
 };
 
 use crate::chance::Chance;
@@ -70,6 +70,7 @@ impl Batch {
             requirement,
             provider: None,
             choosing: self.choosing,
+            preference: Preference::default(),
             input: self.input(chance),
             sampling,
             limits: Limits { budget: BUDGET, depth: 0, children: 0, deadline },

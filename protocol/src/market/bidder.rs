@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 
 use crypto::{Digest, PeerId};
 
-use crate::error::{Feature, OrderFault};
-use crate::message::{Ask, Bid};
-use crate::{AgentOffer, JobError, JobId, Order, Timestamp};
+use crate::error::{Feature, Limit, OrderFault};
+use crate::message::{Ask, Bid, Counter};
+use crate::{AgentOffer, JobError, JobId, Order, Price, Timestamp};
 
-/// How much this peer takes on.
-#[derive(Clone, Copy, Debug)]
+use super::strategy::{Quote, Situation, Strategy};
+
+/// How much this peer takes on, and for how much.
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Jobs accepted at once, running and waiting. The engine's own queue is at least this long.
     pub places: usize,
@@ -23,12 +25,24 @@ pub struct Config {
     pub lease: u64,
     /// How many jobs run at the same time; those beyond wait and are counted in a bid's queue.
     pub slots: usize,
+    /// What it asks.
+    pub strategy: Strategy,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { places: 64, places_per_requester: 32, lease: 5_000, slots: 2 }
+        let strategy = Strategy::default();
+        Self { places: 64, places_per_requester: 32, lease: 5_000, slots: 2, strategy }
     }
+}
+
+/// A bid that is not signed yet, and what it could come down to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// What will be promised.
+    pub bid: Bid,
+    /// The lowest price that a counter-offer can reach.
+    pub floor: Price,
 }
 
 /// Offers and leases of this peer.
@@ -41,9 +55,21 @@ pub struct Bidder {
 
 #[derive(Clone, Debug)]
 struct Lease {
-    /// The bid that promised it, and until when; `None` once the job has started.
-    bid: Option<(Digest, Timestamp)>,
-    offer: AgentOffer,
+    /// What was promised; `None` once the job has started.
+    promise: Option<Promise>,
+}
+
+/// A bid that stands, and what became of it.
+#[derive(Clone, Debug)]
+struct Promise {
+    name: Digest,
+    bid: Bid,
+    /// What a counter-offer can bring the price down to.
+    floor: Price,
+    /// The bid that answered the counter-offer: one of the two will be ordered, and the other is void then.
+    lowered: Option<(Digest, Price)>,
+    /// Whether there was a counter-offer.
+    countered: bool,
 }
 
 impl Bidder {
@@ -62,35 +88,81 @@ impl Bidder {
         &self.offers
     }
 
-    /// Makes an offer for a job, and keeps a place for it once [`Bidder::promise`] has named the signed bid.
+    /// Makes an offer for a job. The place for it is kept once [`Bidder::promise`] has named the signed bid.
     ///
     /// # Errors
     /// [`JobError::NothingOffered`], [`JobError::Unsupported`] when no agent here takes such jobs, [`JobError::Busy`],
-    /// [`JobError::DeadlineExceeded`], or [`JobError::Order`] when the job is running here already.
-    pub fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Bid, JobError> {
+    /// [`JobError::DeadlineExceeded`], [`JobError::Limit`] when the job pays too little, or [`JobError::Order`] when it
+    /// is running here already.
+    pub fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Quoted, JobError> {
         self.expire(now);
         if ask.deadline <= now {
             return Err(JobError::DeadlineExceeded);
         }
         let offer = self.choose(ask)?;
-        if self.leases.get(&(from, ask.job)).is_some_and(|lease| lease.bid.is_none()) {
+        if self.leases.get(&(from, ask.job)).is_some_and(|lease| lease.promise.is_none()) {
             // A new promise in the place of the running job would hide the job, and then expire under it.
             return Err(JobError::Order { why: OrderFault::Replayed });
         }
-        let theirs = self.leases.keys().filter(|(requester, _)| *requester == from).count();
-        if self.leases.len() >= self.config.places || theirs >= self.config.places_per_requester {
-            return Err(JobError::Busy { retry_after_ms: self.config.lease });
+        // A promise for this very job is about to be replaced, and holds no place against itself.
+        let others = || self.leases.keys().filter(|held| **held != (from, ask.job));
+        let (held, theirs) = (others().count(), others().filter(|(requester, _)| *requester == from).count());
+        let retry_after_ms = self.config.lease;
+        if held >= self.config.places || theirs >= self.config.places_per_requester {
+            return Err(JobError::Busy { retry_after_ms });
         }
-        let queue = self.leases.len().saturating_sub(self.config.slots.saturating_sub(1));
+        let situation = Situation { requester: from, ask, held, theirs, retry_after_ms };
+        let Quote { price, floor } = self.config.strategy.quote(offer.price, &situation)?;
+        let queue = held.saturating_sub(self.config.slots.saturating_sub(1));
         let queue = u32::try_from(queue).unwrap_or(u32::MAX);
-        let expires = now.after(self.config.lease);
-        Ok(Bid { job: ask.job, requester: from, offer: offer.clone(), queue, expires })
+        let (offer, expires) = (AgentOffer { price, ..offer.clone() }, now.after(self.config.lease));
+        Ok(Quoted { bid: Bid { job: ask.job, requester: from, offer, queue, expires }, floor })
     }
 
     /// Keeps the place that a signed bid promises.
-    pub fn promise(&mut self, digest: Digest, bid: &Bid) {
-        let lease = Lease { bid: Some((digest, bid.expires)), offer: bid.offer.clone() };
-        self.leases.insert((bid.requester, bid.job), lease);
+    pub fn promise(&mut self, name: Digest, quoted: Quoted) {
+        let Quoted { bid, floor } = quoted;
+        let key = (bid.requester, bid.job);
+        let promise = Promise { name, bid, floor, lowered: None, countered: false };
+        self.leases.insert(key, Lease { promise: Some(promise) });
+    }
+
+    /// What a counter-offer gets: the same bid for less, but for nothing under its floor. The first bid stands, and so does
+    /// the second once [`Bidder::lower`] has named it.
+    ///
+    /// # Errors
+    /// [`JobError::Order`] when no such bid stands or it was countered before, [`JobError::Invalid`] when the price is no
+    /// lower than the bid's, [`JobError::Limit`] when the bidder stays with its price.
+    pub fn counter(&mut self, now: Timestamp, from: PeerId, counter: &Counter) -> Result<Bid, JobError> {
+        self.expire(now);
+        let refuse = |why| Err(JobError::Order { why });
+        let Some(lease) = self.leases.get_mut(&(from, counter.job)) else { return refuse(OrderFault::Lease) };
+        let Some(promise) = &mut lease.promise else { return refuse(OrderFault::Replayed) };
+        if promise.countered {
+            return refuse(OrderFault::Replayed);
+        }
+        if promise.name != counter.bid {
+            return refuse(OrderFault::Lease);
+        }
+        let asked = promise.bid.price();
+        if counter.price == asked || !counter.price.within(&asked) {
+            return Err(JobError::invalid("price", "must be lower than the bid's"));
+        }
+        promise.countered = true;
+        let price = counter.price.dearer(promise.floor);
+        if price == asked {
+            return Err(JobError::Limit { limit: Limit::Budget });
+        }
+        let offer = AgentOffer { price, ..promise.bid.offer.clone() };
+        Ok(Bid { offer, ..promise.bid.clone() })
+    }
+
+    /// Keeps the second promise beside the first.
+    pub fn lower(&mut self, name: Digest, bid: &Bid) {
+        let lease = self.leases.get_mut(&(bid.requester, bid.job));
+        if let Some(promise) = lease.and_then(|lease| lease.promise.as_mut()) {
+            promise.lowered = Some((name, bid.price()));
+        }
     }
 
     /// Turns the lease that `order` refers to into a running job. Returns the offer that was made.
@@ -102,10 +174,9 @@ impl Bidder {
         self.expire(now);
         let refuse = |why| JobError::Order { why };
         let lease = self.leases.get_mut(&(from, order.job)).ok_or_else(|| refuse(OrderFault::Lease))?;
-        let Some((bid, _)) = lease.bid else { return Err(refuse(OrderFault::Replayed)) };
-        let offer = &lease.offer;
-        let same = bid == order.bid
-            && offer.agent == order.agent
+        let promise = lease.promise.as_ref().ok_or_else(|| refuse(OrderFault::Replayed))?;
+        let offer = promise.offer(order.bid).ok_or_else(|| refuse(OrderFault::Lease))?;
+        let same = offer.agent == order.agent
             && offer.price == order.price
             && order.capability.covers(&offer.capability)
             && offer.model.as_ref().map(|model| model.digest) == order.model;
@@ -115,8 +186,8 @@ impl Bidder {
         if !offer.takes(order.kind) {
             return Err(JobError::Unsupported { feature: Feature::JobKind });
         }
-        lease.bid = None;
-        Ok(lease.offer.clone())
+        lease.promise = None;
+        Ok(offer)
     }
 
     /// The job is over; its place is free.
@@ -139,6 +210,18 @@ impl Bidder {
     }
 
     fn expire(&mut self, now: Timestamp) {
-        self.leases.retain(|_, lease| lease.bid.is_none_or(|(_, expires)| expires > now));
+        self.leases.retain(|_, lease| lease.promise.as_ref().is_none_or(|promise| promise.bid.expires > now));
+    }
+}
+
+impl Promise {
+    /// What the bid of that name offered, if it is one of this promise's.
+    fn offer(&self, bid: Digest) -> Option<AgentOffer> {
+        let offer = &self.bid.offer;
+        match self.lowered {
+            _ if bid == self.name => Some(offer.clone()),
+            Some((name, price)) if bid == name => Some(AgentOffer { price, ..offer.clone() }),
+            _ => None,
+        }
     }
 }

@@ -2,12 +2,13 @@
 
 use crypto::{PeerId, Signed, Verified};
 
-use super::{Job, LOOPED, MAX_JOBS, Peer};
+use super::{Job, LOOPED, MAX_JOBS, Peer, Question};
 use crate::event::{
     Completion, Event, InboundId, JobEvent, Output, QueryId, RequestId, RunId, Side, Submission,
 };
 use crate::ledger::{Direction, Entry};
-use crate::message::{Announcement, Ask, Bid, Frame, Request, Response};
+use crate::market::Known;
+use crate::message::{Announcement, Ask, Bid, Counter, Frame, Request, Response};
 use crate::receipt::Order;
 use crate::{Constraint, Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
 
@@ -19,6 +20,7 @@ impl Peer {
         if let Err(error) = admitted {
             return self.outputs.push_back(Output::Notify { job, event: JobEvent::Failed(error) });
         }
+        spec.preference.peer = spec.preference.peer.filter(|peer| !self.is_blocked(peer));
         self.jobs.insert(job, Job { spec: spec.clone(), salt, run });
         self.auctions.open(now, job, spec, input);
     }
@@ -46,6 +48,8 @@ impl Peer {
 
     pub(super) fn discover(&mut self, job: JobId, sample: bool) {
         let Some(requirement) = self.jobs.get(&job).map(|job| job.spec.requirement.clone()) else { return };
+        // Whoever is still silent was asked in an earlier round: its answer would be a second one to whom it is asked again.
+        self.asked.retain(|_, question| question.job != job);
         let query = QueryId(self.fresh());
         self.queries.insert(query, (job, sample));
         let requirement = (!sample).then_some(requirement);
@@ -67,9 +71,18 @@ impl Peer {
     }
 
     pub(super) fn ask(&mut self, to: PeerId, ask: Ask) {
-        let id = RequestId(self.fresh());
-        self.asked.insert(id, (ask.job, to));
-        let request = Request::Ask(ask);
+        let question = Question { job: ask.job, to, counter: false };
+        self.request(question, Request::Ask(ask));
+    }
+
+    pub(super) fn counter(&mut self, to: PeerId, counter: Counter) {
+        let question = Question { job: counter.job, to, counter: true };
+        self.request(question, Request::Counter(counter));
+    }
+
+    fn request(&mut self, question: Question, request: Request) {
+        let (id, to) = (RequestId(self.fresh()), question.to);
+        self.asked.insert(id, question);
         if to == self.id() {
             let inbound = InboundId(LOOPED | id.0);
             self.looped.push_back(Event::Request { from: to, inbound, request });
@@ -85,17 +98,32 @@ impl Peer {
         from: PeerId,
         answer: Option<Response>,
     ) {
-        let Some((job, to)) = self.asked.remove(&id).filter(|(_, to)| *to == from) else { return };
+        let Some(question) = self.asked.remove(&id).filter(|question| question.to == from) else { return };
+        let Question { job, to, counter } = question;
         // Whoever was blocked after it was asked is as good as silent.
         match answer.filter(|_| !self.is_blocked(&to)) {
+            Some(Response::Bid(bid)) if counter => self.on_lower_bid(now, to, job, bid),
             Some(Response::Bid(bid)) => self.on_bid(now, to, job, bid),
+            Some(Response::Decline(_)) | None if counter => self.auctions.on_countered(now, job, to, None),
             Some(Response::Decline(error)) => self.auctions.on_refusal(now, job, to, Some(error)),
             Some(_) => {
                 self.observe(to, Evidence::Unexpected);
-                self.auctions.on_refusal(now, job, to, Some(JobError::Engine));
+                match counter {
+                    true => self.auctions.on_countered(now, job, to, None),
+                    false => self.auctions.on_refusal(now, job, to, Some(JobError::Engine)),
+                }
             }
             None => self.auctions.on_refusal(now, job, to, None),
         }
+    }
+
+    /// The answer to a counter-offer. Whatever is wrong with it, the first bid stands, unless its author is blocked for it.
+    fn on_lower_bid(&mut self, now: Timestamp, from: PeerId, job: JobId, bid: Signed<Bid>) {
+        let verified = bid.verify(&self.network).ok().filter(|bid| bid.signer() == from);
+        if verified.is_none() {
+            self.observe(from, Evidence::BadSignature);
+        }
+        self.auctions.on_countered(now, job, from, verified);
     }
 
     pub(super) fn on_bid(&mut self, now: Timestamp, from: PeerId, job: JobId, bid: Signed<Bid>) {
@@ -114,14 +142,19 @@ impl Peer {
         let addressed = bid.filter(|bid| bid.signer() == from && bid.requester == self.id());
         let evidence = match addressed {
             Some(bid) if bid.job == job => {
-                let faults = self.reputation.faults(&from);
-                return self.auctions.on_bid(now, from, bid, faults);
+                let known = self.known(from);
+                return self.auctions.on_bid(now, from, bid, known);
             }
             Some(_) => Evidence::Unexpected,
             None => Evidence::BadSignature,
         };
         self.observe(from, evidence);
         self.auctions.on_refusal(now, job, from, Some(JobError::Engine));
+    }
+
+    fn known(&self, peer: PeerId) -> Known {
+        let delivered = self.reputation.counts(&peer).find(|(evidence, _)| *evidence == Evidence::Delivered);
+        Known { delivered: delivered.map_or(0, |(_, n)| n), faults: self.reputation.faults(&peer) }
     }
 
     pub(super) fn announce(&mut self, announcement: Announcement) {
@@ -185,7 +218,7 @@ impl Peer {
 
     pub(super) fn close(&mut self, job: JobId, receipt: Option<crypto::Digest>) -> bool {
         self.auctions.close(job);
-        self.asked.retain(|_, (asked, _)| *asked != job);
+        self.asked.retain(|_, question| question.job != job);
         self.queries.retain(|_, (queried, _)| *queried != job);
         let Some(closed) = self.jobs.remove(&job) else { return false };
         if let Some(run) = closed.run {

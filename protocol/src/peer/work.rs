@@ -6,7 +6,7 @@ use super::{LOOPED, Peer};
 use crate::error::OrderFault;
 use crate::event::{Event, InboundId, Output, RequestId, RunId, Side};
 use crate::ledger::{Direction, Entry};
-use crate::message::{Announcement, Ask, Bid, Frame, Request, Response, Start};
+use crate::message::{Announcement, Ask, Bid, Counter, Frame, Request, Response, Start};
 use crate::receipt::Receipt;
 use crate::session::provider::worst_cost;
 use crate::{AgentOffer, Capability, Evidence, JobError, JobId, Profile, Timestamp};
@@ -20,14 +20,15 @@ impl Peer {
 
     pub(super) fn on_request(&mut self, now: Timestamp, from: PeerId, inbound: InboundId, request: Request) {
         let response = match request {
-            Request::Ask(ask) => match self.bid(now, from, &ask) {
-                Ok(bid) => Response::Bid(bid.into_signed()),
-                Err(error) => Response::Decline(error),
-            },
+            Request::Ask(ask) => {
+                self.board.on_ask(now, from, &ask, false);
+                answer(self.bid(now, from, &ask))
+            }
             Request::Bid(bid) => {
                 self.on_sealed_bid(now, from, bid);
                 Response::Received
             }
+            Request::Counter(counter) => answer(self.lower(now, from, &counter)),
             Request::Profile => Response::Profile(self.profile(now).into_signed()),
         };
         if inbound.0 & LOOPED == 0 {
@@ -55,6 +56,7 @@ impl Peer {
         if closes.after(Profile::CLOCK_SKEW) <= now || self.is_blocked(&from) {
             return;
         }
+        self.board.on_ask(now, from, ask, true);
         let Ok(bid) = self.bid(now, from, ask) else { return };
         if from == self.id() {
             return self.on_verified_bid(now, from, ask.job, Some(bid));
@@ -64,8 +66,29 @@ impl Peer {
     }
 
     pub(super) fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Verified<Bid>, JobError> {
-        let bid = Signed::sign(&self.network, &self.key, self.bidder.bid(now, from, ask)?);
-        self.bidder.promise(bid.digest(), bid.value());
+        let quoted = self.bidder.bid(now, from, ask)?;
+        let bid = Signed::sign(&self.network, &self.key, quoted.bid.clone());
+        self.bidder.promise(bid.digest(), quoted);
+        self.board.on_bid(now, self.id(), &bid);
+        Ok(bid)
+    }
+
+    /// Answers a counter-offer; one that no honest requester makes is held against it.
+    pub(super) fn lower(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        counter: &Counter,
+    ) -> Result<Verified<Bid>, JobError> {
+        let lower = self.bidder.counter(now, from, counter).inspect_err(|error| {
+            self.blame(from, error);
+            if matches!(error, JobError::Invalid { .. }) {
+                self.observe(from, Evidence::Unexpected);
+            }
+        })?;
+        let bid = Signed::sign(&self.network, &self.key, lower);
+        self.bidder.lower(bid.digest(), bid.value());
+        self.board.on_bid(now, self.id(), &bid);
         Ok(bid)
     }
 
@@ -134,5 +157,12 @@ impl Peer {
     pub(super) fn settle(&mut self, receipt: &Verified<Receipt>) {
         let (digest, peer, amount) = (receipt.digest(), receipt.requester, receipt.cost);
         self.book(Entry { receipt: digest, peer, direction: Direction::Earned, amount });
+    }
+}
+
+fn answer(bid: Result<Verified<Bid>, JobError>) -> Response {
+    match bid {
+        Ok(bid) => Response::Bid(bid.into_signed()),
+        Err(error) => Response::Decline(error),
     }
 }

@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::error::{Feature, Limit, OrderFault, Text};
 use protocol::job::Salt;
-use protocol::message::{Ask, Bid, Brief, Start};
+use protocol::message::{Ask, Bid, Brief, Counter, Start};
 use protocol::profile::{LatencyClass, Speed, Versions};
 use protocol::receipt::SignedStretch;
 use protocol::{
@@ -119,6 +119,10 @@ pub(crate) fn bid() -> BoxedStrategy<Bid> {
     (some_job(), some_peer(), offer(), any::<u32>(), time())
         .prop_map(|(job, requester, offer, queue, expires)| Bid { job, requester, offer, queue, expires })
         .boxed()
+}
+
+pub(crate) fn counter() -> BoxedStrategy<Counter> {
+    (some_job(), digest(), price()).prop_map(|(job, bid, price)| Counter { job, bid, price }).boxed()
 }
 
 pub(crate) fn input() -> BoxedStrategy<Input> {
@@ -386,8 +390,13 @@ pub(crate) fn acknowledgement() -> BoxedStrategy<Acknowledgement> {
 }
 
 pub(crate) fn request() -> BoxedStrategy<Request> {
-    prop_oneof![ask().prop_map(Request::Ask), claim(bid()).prop_map(Request::Bid), Just(Request::Profile)]
-        .boxed()
+    prop_oneof![
+        ask().prop_map(Request::Ask),
+        claim(bid()).prop_map(Request::Bid),
+        Just(Request::Profile),
+        counter().prop_map(Request::Counter),
+    ]
+    .boxed()
 }
 
 pub(crate) fn response() -> BoxedStrategy<Response> {

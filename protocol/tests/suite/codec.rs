@@ -116,7 +116,7 @@ fn a_message_over_the_cap_of_its_kind_is_not_decoded() {
         assert_eq!(M::from_bytes(&[VERSION]), Err(DecodeError::Malformed));
         assert_eq!(M::from_bytes(&[]), Err(DecodeError::Malformed));
     }
-    check::<Request>(3);
+    check::<Request>(4);
     check::<Response>(4);
     check::<Announcement>(1);
     check::<Frame>(10);

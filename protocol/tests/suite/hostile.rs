@@ -94,17 +94,19 @@ fn command() -> BoxedStrategy<Command> {
         any::some_job(),
         any::input(),
         prop::option::weighted(0.3, any::some_peer()),
-        any::<bool>(),
+        (any::<bool>(), prop::option::weighted(0.3, 0u64..3000)),
         0u64..9,
     );
     prop_oneof![
         any::some_job().prop_map(|job| Command::Cancel { job }),
         prop::collection::vec(any::offer(), 0..3).prop_map(Command::Offer),
         Just(Command::Offer(vec![text_offer(5)])),
-        submission.prop_map(|(job, input, provider, sealed, run)| {
+        submission.prop_map(|(job, input, provider, (sealed, target), run)| {
             let input = if input.check().is_ok() { input } else { spec().input };
             let choosing = if sealed { auction().choosing } else { spec().choosing };
-            let spec = protocol::JobSpec { input, provider, choosing, ..spec() };
+            let target = target.map(|completion| price(0, completion));
+            let preference = protocol::Preference { target, ..spec().preference };
+            let spec = protocol::JobSpec { input, provider, choosing, preference, ..spec() };
             Command::Submit(Submission { job, salt: SALT, spec, run: (run < 3).then_some(RunId(run)) })
         }),
     ]
@@ -113,7 +115,12 @@ fn command() -> BoxedStrategy<Command> {
 
 fn event() -> BoxedStrategy<Event> {
     let response = prop_oneof![any::response(), bid().prop_map(Response::Bid)];
-    let request = prop_oneof![any::request(), bid().prop_map(Request::Bid), Just(Request::Profile)];
+    let request = prop_oneof![
+        any::request(),
+        bid().prop_map(Request::Bid),
+        Just(Request::Profile),
+        any::counter().prop_map(Request::Counter)
+    ];
     let found = said(any::profile()).prop_map(|p| p.verify(&Network::default()).ok());
     let evidence =
         prop::sample::select(vec![Evidence::Malformed, Evidence::OverCap, Evidence::UnknownVersion]);
@@ -265,6 +272,8 @@ fn strangers_that_ask_and_never_order_fill_nothing() {
         }
         weight(peer)
     };
+    // The second time, who has a place already gets a new bid that counts the places of all the others.
+    flood(&mut peer);
     let full = flood(&mut peer);
     assert_eq!(flood(&mut peer), full, "64 places, and not one more");
 }
@@ -303,7 +312,7 @@ fn bids_for_one_job_are_counted_up_to_a_bound() {
         let from = crate::values::peer(seed);
         peer.handle(START, Event::Request { from, inbound: InboundId(2), request: Request::Bid(bid) });
         let offers = std::iter::from_fn(|| peer.poll_output());
-        taken += offers.filter(|o| matches!(o, Output::Notify { .. })).count();
+        taken += offers.filter(|o| matches!(o, Output::Notify { event: JobEvent::Bid(..), .. })).count();
     }
     assert_eq!(taken, 64, "one of them our own");
     assert!(peer.reputation().peers().next().is_none(), "to be one too many is no fault");

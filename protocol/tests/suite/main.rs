@@ -3,6 +3,9 @@
 //! | module | tells |
 //! |---|---|
 //! | [`honest`] | what happens when everybody keeps the rules |
+//! | [`awards`], [`closing`], [`bargains`] | which bid wins, when bids have stopped coming, how a price comes down |
+//! | [`strategies`], [`board`] | what providers ask, and what can be seen of it |
+//! | [`leases`] | which places are promised, and when they are free again |
 //! | [`market`], [`orders`], [`faults`] | who breaks which rule as bidder, as requester, as provider, and what it costs them |
 //! | [`answers`] | what may be an answer, and what only lengthens the bill |
 //! | [`commitments`] | how an exact engine's digests get into an opening, and stay there |
@@ -17,7 +20,11 @@
 
 mod answers;
 mod any;
+mod awards;
+mod bargains;
+mod board;
 mod chats;
+mod closing;
 mod codec;
 mod commitments;
 mod constraints;
@@ -25,6 +32,7 @@ mod failover;
 mod faults;
 mod honest;
 mod hostile;
+mod leases;
 mod limits;
 mod market;
 mod orders;
@@ -32,6 +40,7 @@ mod samples;
 mod schemas;
 mod scores;
 mod spec;
+mod strategies;
 mod values;
 mod wire;
 mod world;

@@ -369,70 +369,10 @@ fn a_bidder_that_broke_its_promise_cannot_bid_for_that_job_again() {
 }
 
 #[test]
-fn two_quotes_for_one_job_hold_one_place_and_a_running_job_cannot_be_quoted_again() {
-    let mut world = World::with(2, one_place());
-    world.offer(peer(2), vec![text_offer(0)]);
-    world.script(peer(2), Vec::new());
-    world.submit(peer(1), job_id(1), spec());
-    let ask = |job| Ask {
-        job: job_id(job),
-        kind: JobKind::Generate,
-        requirement: spec().requirement,
-        input: crypto::Digest::of("test", b"input"),
-        input_len: 10,
-        max_tokens: 10,
-        deadline: START.after(60_000),
-    };
-    world.request(peer(2), peer(1), Request::Ask(ask(1)));
-    world.elapse(6_000);
-    world.request(peer(2), peer(1), Request::Ask(ask(2)));
-    let answers: Vec<_> = world
-        .journal
-        .iter()
-        .filter_map(|(_, o)| if let Output::Respond { response, .. } = o { Some(response) } else { None })
-        .collect();
-    assert!(matches!(answers[0], Response::Bid(_)));
-    assert!(matches!(answers[1], Response::Decline(_)), "the job runs already");
-    assert!(matches!(answers[2], Response::Decline(JobError::Busy { .. })), "and still holds its place");
-}
-
-#[test]
-fn a_lease_ends_when_its_bid_expires_and_the_late_order_is_refused() {
-    let mut world = World::of(2);
-    world.offer(peer(2), vec![text_offer(0)]);
-    world.bend(peer(1), |frame| match frame {
-        Frame::Start(_) | Frame::Probe { .. } => vec![],
-        frame => vec![frame],
-    });
-    world.submit(peer(1), job_id(1), for_peer(peer(2)));
-    let start = world.journal.iter().find_map(|(_, o)| match o {
-        Output::Frame { frame: frame @ Frame::Start(_), .. } => Some(frame.clone()),
-        _ => None,
-    });
-    world.elapse(5_000);
-    world.deliver(
-        peer(2),
-        Event::Frame { from: peer(1), side: protocol::event::Side::Provider, frame: start.unwrap() },
-    );
-    assert_eq!(world.runs(peer(2)).len(), 0);
-    assert_eq!(world.evidence(peer(2), peer(1)), [(Evidence::Expired, 1)]);
-    // Nobody has answered the requester's first question either.
-    let JobEvent::Failed(JobError::ProviderLost) = world.finish(job_id(1)) else { panic!("failed") };
-}
-
-#[test]
 fn an_announcement_that_has_closed_gets_no_bid() {
     let mut world = World::of(2);
     world.offer(peer(2), vec![text_offer(0)]);
-    let ask = Ask {
-        job: job_id(1),
-        kind: JobKind::Generate,
-        requirement: spec().requirement,
-        input: crypto::Digest::of("test", b"input"),
-        input_len: 10,
-        max_tokens: 10,
-        deadline: Timestamp(u64::MAX),
-    };
+    let ask = Ask { deadline: Timestamp(u64::MAX), ..ask(job_id(1)) };
     let closed = Announcement::Job { ask: ask.clone(), closes: Timestamp(START.0 - 60_000) };
     world.deliver(peer(2), Event::Announced { from: peer(1), announcement: closed });
     let bids =

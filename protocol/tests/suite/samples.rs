@@ -3,14 +3,14 @@
 
 use crypto::{Commitment, Digest, Payload, Signed, Transcript, Verified};
 use protocol::job::Salt;
-use protocol::message::{Ask, Bid, Brief, Start};
+use protocol::message::{Ask, Bid, Brief, Counter, Start};
 use protocol::profile::Versions;
 use protocol::receipt::{SignedStretch, prompt_digest};
 use protocol::{
     Acknowledgement, AgentOffer, Alternative, Announcement, Chat, ChatMessage, Choosing, Constraint,
     Continuation, Credits, Finish, Frame, Inherited, Input, JobError, JobKind, JobSpec, Limits, Logprobs,
-    Order, Profile, Receipt, Rendering, Request, Requirement, Response, Role, Sampling, Scores, Segment,
-    Token, Tool, ToolCall, ToolChoice, Usage,
+    Order, Preference, Profile, Receipt, Rendering, Request, Requirement, Response, Role, Sampling, Scores,
+    Segment, Token, Tool, ToolCall, ToolChoice, Usage, Weights,
 };
 
 use crate::values::{START, capability, job_id, key, peer, price, text_offer};
@@ -104,6 +104,12 @@ pub(crate) fn spec() -> JobSpec {
         requirement: requirement(),
         provider: Some(peer(PROVIDER)),
         choosing: Choosing::Auction,
+        preference: Preference {
+            peer: Some(peer(PROVIDER)),
+            avoid: vec![peer(PROVIDER)],
+            target: Some(price(90, 1800)),
+            weights: Weights { price: 4, latency: 3, evidence: 2, locality: 5 },
+        },
         input: input(),
         sampling: sampling(),
         limits: limits(),
@@ -244,11 +250,15 @@ fn error() -> JobError {
     JobError::NothingOffered { capability: capability("image"), sample: vec![capability("text.generation")] }
 }
 
-pub(crate) fn requests() -> [(&'static str, Request); 3] {
+pub(crate) fn requests() -> [(&'static str, Request); 4] {
     [
         ("request-ask", Request::Ask(ask())),
         ("request-bid", Request::Bid(bid().into_signed())),
         ("request-profile", Request::Profile),
+        (
+            "request-counter",
+            Request::Counter(Counter { job: job_id(1), bid: bid().digest(), price: price(90, 1800) }),
+        ),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use crypto::Payload;
 use protocol::{
     Acknowledgement, Announcement, Evidence, Frame, JobError, Message, Order, Profile, Receipt, Reputation,
-    Request, Response, Segment, message::Bid,
+    Request, Response, Segment, Weights, message::Bid,
 };
 
 use crate::{any, values};
@@ -56,6 +56,16 @@ fn the_caps_of_statements_are_written_down() {
     check::<Profile>();
     check::<Receipt>();
     check::<Segment>();
+}
+
+#[test]
+fn the_default_weights_are_written_down() {
+    let Weights { price, latency, evidence, locality } = Weights::default();
+    for (name, weight) in
+        [("price", price), ("latency", latency), ("evidence", evidence), ("locality", locality)]
+    {
+        assert_eq!(number(row(6, name)[1]), usize::from(weight), "{name}");
+    }
 }
 
 /// The JSON spelling of a value that is one word.

@@ -3,11 +3,12 @@
 use crypto::{Digest, PeerId, SecretKey};
 use protocol::event::Production;
 use protocol::job::Salt;
+use protocol::message::Ask;
 use protocol::profile::{LatencyClass, Speed};
 use protocol::receipt::{Rendering, prompt_digest};
 use protocol::{
     AgentOffer, Capability, Choosing, Credits, Finish, Input, JobId, JobKind, JobSpec, Limits, ModelOffer,
-    Price, Requirement, Sampling, Timestamp, Token,
+    Preference, Price, Requirement, Sampling, Timestamp, Token,
 };
 
 /// When every story begins.
@@ -73,6 +74,7 @@ pub(crate) fn spec() -> JobSpec {
         },
         provider: None,
         choosing: Choosing::Direct,
+        preference: Preference::default(),
         input: Input::Text(PROMPT.into()),
         sampling: Sampling { max_tokens: 100, ..Sampling::default() },
         limits: Limits { budget: Credits(1_000_000), depth: 2, children: 4, deadline: START.after(300_000) },
@@ -105,4 +107,17 @@ pub(crate) fn rendered() -> Production {
 pub(crate) fn answer(tokens: u32) -> Vec<Production> {
     let tokens = (0..tokens).map(|index| Production::from(token(index)));
     [rendered()].into_iter().chain(tokens).chain([Production::Finished(Finish::EndOfText)]).collect()
+}
+
+/// A question for `job` as a stranger sees it.
+pub(crate) fn ask(job: JobId) -> Ask {
+    Ask {
+        job,
+        kind: JobKind::Generate,
+        requirement: spec().requirement,
+        input: Digest::of("test", b"input"),
+        input_len: 40,
+        max_tokens: 100,
+        deadline: START.after(60_000),
+    }
 }

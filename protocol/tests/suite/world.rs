@@ -49,7 +49,7 @@ impl World {
         let mut world = Self { now: START, ..Self::default() };
         for seed in 1..=peers {
             let network = world.network.clone();
-            world.peers.insert(peer(seed), Peer::new(config, network, key(seed)));
+            world.peers.insert(peer(seed), Peer::new(config.clone(), network, key(seed)));
         }
         world
     }
