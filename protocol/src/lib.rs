@@ -41,6 +41,7 @@ pub mod mandate;
 pub mod market;
 pub mod message;
 pub mod peer;
+pub mod plan;
 pub mod profile;
 pub mod receipt;
 pub mod reputation;
@@ -58,6 +59,7 @@ pub use job::{Choosing, Input, JobId, JobKind, JobSpec, Limits, Requirement, Sam
 pub use ledger::{Entry, Ledger};
 pub use message::{Announcement, Ask, Bid, Frame, Request, Response};
 pub use peer::Peer;
+pub use plan::Plan;
 pub use profile::{AgentOffer, ModelOffer, Profile, Speed};
 pub use receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Segment, Token};
 pub use reputation::{Evidence, Reputation};
