@@ -108,9 +108,9 @@ impl Plan {
         within("number of jobs", usize::try_from(jobs).unwrap_or(usize::MAX), 0, Self::MAX_JOBS as usize);
         faults.extend(self.inputs.keys().filter_map(|name| check_name("inputs", name)));
         let own: u128 = self.nodes.values().filter_map(|node| node.budget).map(|own| u128::from(own.0)).sum();
-        let (sum, budget) = (Credits(u64::try_from(own).unwrap_or(u64::MAX)), self.limits.budget);
-        if sum > budget {
-            faults.push(Fault::Budget { sum, budget });
+        let budget = self.limits.budget;
+        if own > u128::from(budget.0) {
+            faults.push(Fault::Budget { sum: Credits(u64::try_from(own).unwrap_or(u64::MAX)), budget });
         }
         faults
     }

@@ -114,6 +114,9 @@ fn regex(text: &str) -> Result<Regex, String> {
 }
 
 fn validator(schema: &serde_json::Value) -> Result<jsonschema::Validator, String> {
+    if !schema.is_object() {
+        return Err("must be an object".to_owned());
+    }
     bound(schema)?;
     let size = Expectation::MAX_REGEX;
     let patterns = jsonschema::PatternOptions::regex().size_limit(size).dfa_size_limit(size);

@@ -39,7 +39,8 @@ fn vote(of: &str, context: &Context) -> Result<Value, String> {
     }
     let most = votes.values().max().copied();
     let wins = |candidate: &&Value| votes.get(text(candidate).trim()).copied() == most;
-    candidates.iter().find(wins).cloned().ok_or_else(|| "there is nobody to vote for".to_owned())
+    let winner = candidates.iter().find(wins).ok_or("there is nobody to vote for")?;
+    Ok(winner.as_str().map_or_else(|| winner.clone(), |text| Value::from(text.trim())))
 }
 
 fn best(pick: &Pick, context: &Context) -> Result<Value, String> {
