@@ -27,7 +27,8 @@
 //! 5. `market` and `session` do not import each other; only [`peer`] names two machines.
 //!
 //! Modules in suggested reading order: [`event`], [`peer`], [`market`], [`session`], [`receipt`], then the small
-//! ones. The wire is written down in `SPEC.md`.
+//! ones. [`plan`] is a machine of its own with the same verbs: it submits jobs like any user of a peer. The wire is
+//! written down in `SPEC.md`.
 
 pub mod capability;
 pub mod chat;

@@ -17,11 +17,12 @@
 //! | `pick` takes the candidate with the highest number | by a field of it, or by a scorer: a `generate` for each candidate |
 //! | `reduce` joins groups by a job until one is left | a reduce tree |
 //!
-//! Modules in reading order: here the file's types, then [`check`], [`estimate`], [`execution`], and what they stand on.
+//! Modules in reading order: here the file's types, then [`check`], [`estimate`], [`event`], [`execution`], and what they stand on.
 
 pub mod check;
 pub mod error;
 pub mod estimate;
+pub mod event;
 pub mod execution;
 pub mod expectation;
 mod join;
@@ -41,7 +42,8 @@ use crate::{Capability, Credits, Price};
 pub use check::Checked;
 pub use error::{Fault, Mistake, PlanError};
 pub use estimate::{Estimate, Totals};
-pub use execution::{Answer, Event, Execution, NodeState, Output};
+pub use event::{Answer, Event, NodeState, Output};
+pub use execution::Execution;
 pub use expectation::Expectation;
 pub use task::{Entry, Outcome, Task, TaskId};
 

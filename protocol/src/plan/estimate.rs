@@ -108,6 +108,18 @@ impl Checked {
     }
 }
 
+/// The tokens that one job of each node may take, prompt and answer together: how the budget is divided.
+pub(super) fn weights(checked: &Checked) -> BTreeMap<String, u64> {
+    let (mut weights, mut sizes) = (BTreeMap::new(), Sizes::new());
+    for name in checked.order() {
+        let Some(node) = checked.node(name) else { continue };
+        let (size, jobs) = assess(node, Case::Least, &sizes);
+        sizes.insert(name, size);
+        weights.insert(name.clone(), jobs.prompt.saturating_add(jobs.completion));
+    }
+    weights
+}
+
 impl Totals {
     fn add(&mut self, jobs: Jobs, price: Price) {
         let tokens = |tokens: u64| u32::try_from(tokens).unwrap_or(u32::MAX);

@@ -12,110 +12,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crypto::{Digest, PeerId};
+use crypto::Digest;
 use minijinja::Value;
 
 use super::check::Checked;
 use super::error::PlanError;
+use super::estimate::weights;
+use super::event::{Answer, Event, NodeState, Output};
 use super::expectation::Expectation;
 use super::purse::Purse;
 use super::run::{Origin, Run, Tally};
 use super::start::{Begun, begin, inputs, instead};
-use super::task::{Entry, Outcome, Question, Task, TaskId};
+use super::task::{Entry, Outcome, Question, TaskId};
 use super::template::{Context, text};
 use super::{Plan, Work};
 use crate::{Credits, JobError, Timestamp};
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The user has had enough.
-    Cancel,
-    /// A job was done, and its receipt is right.
-    Done {
-        /// Which.
-        task: TaskId,
-        /// By whom, where that is known.
-        provider: Option<PeerId>,
-        /// The answer.
-        output: String,
-        /// What it cost: at most the task's budget.
-        cost: Credits,
-        /// Its receipt.
-        receipt: Digest,
-    },
-    /// A job was not done, and cost nothing.
-    Failed {
-        /// Which.
-        task: TaskId,
-        /// By whom, where that is known.
-        provider: Option<PeerId>,
-        /// Why.
-        error: JobError,
-    },
-}
-
-/// What to do, in order. The last one is `Done`, `Failed` or `Cancelled`, and there is exactly one of these.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Take this job back; nothing more about it is of interest.
-    Cancel {
-        /// Which.
-        task: TaskId,
-    },
-    /// The plan was cancelled.
-    Cancelled,
-    /// A node got on.
-    Changed {
-        /// Which.
-        node: String,
-        /// Where it is now.
-        state: NodeState,
-    },
-    /// The plan is done.
-    Done(Box<Answer>),
-    /// The plan has failed.
-    Failed {
-        /// In which node; `None` where it is the plan as a whole.
-        node: Option<String>,
-        /// Why.
-        why: String,
-    },
-    /// Make this durable before anything that comes after it.
-    Record(Box<Entry>),
-    /// Submit this job.
-    Submit(Box<Task>),
-}
-
-/// What a plan came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The value of its output node: a text as it is, anything else as JSON.
-    pub output: String,
-    /// What all jobs cost, failed tries and an earlier life included.
-    pub cost: Credits,
-    /// The receipts of all jobs.
-    pub receipts: Vec<Digest>,
-}
-
-/// How far a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeState {
-    /// Its jobs run. In a reduce tree, those of the level that it is at.
-    Running {
-        /// Jobs that have a value.
-        done: u32,
-        /// All its jobs.
-        of: u32,
-    },
-    /// It has a value.
-    Settled {
-        /// Jobs whose value is `none`, because they failed.
-        skipped: u32,
-        /// Jobs whose value is a substitute, because they failed.
-        substituted: u32,
-    },
-}
 
 /// Longest wait for a peer that is busy, in milliseconds. Whoever needs longer is not waited for.
 const MAX_PAUSE: u64 = 60_000;
@@ -140,6 +51,8 @@ pub struct Execution {
     /// What an earlier life recorded and this one has not come to yet.
     restored: BTreeMap<TaskId, Entry>,
     purse: Purse,
+    /// How much of a pot a job of each node takes, in proportion to others.
+    weights: BTreeMap<String, u64>,
     /// Jobs that were planned, and those that were submitted.
     jobs: (u64, u32),
     receipts: Vec<Digest>,
@@ -155,7 +68,8 @@ struct Running {
 }
 
 impl Execution {
-    /// Begins, or goes on: `journal` is what an earlier life of this execution recorded, in any order.
+    /// Begins, or goes on: `journal` is what an earlier life of this execution recorded, in any order. The plan's timeout
+    /// counts from here either way.
     ///
     /// # Errors
     /// Inputs that are missing or that the plan does not know.
@@ -174,6 +88,7 @@ impl Execution {
             inputs,
             deadline,
             purse,
+            weights: weights(&checked),
             checked,
             runs: BTreeMap::new(),
             values: BTreeMap::new(),
@@ -341,26 +256,34 @@ impl Execution {
             return self.fail_jobs(&task.node);
         }
         self.jobs.1 += 1;
-        let share = self.purse.reserve(&task.node, self.coming(&task.node));
+        let share = self.purse.reserve(&task.node, self.weight(&task.node), self.coming(&task.node));
         let avoid = self.runs.get(&task.node).map(|run| run.avoid(&task)).unwrap_or_default();
         self.running.insert(task.clone(), Running { digest, share });
         let task = question.into_task(task, digest, share, avoid);
         self.outputs.push_back(Output::Submit(Box::new(task)));
     }
 
-    /// Jobs of all nodes with the same pot that are still to come, as far as that is known.
+    fn weight(&self, node: &str) -> u64 {
+        self.weights.get(node).copied().unwrap_or(1)
+    }
+
+    /// The weights of all jobs from the same pot that are still to come, as far as that is known.
     fn coming(&self, node: &str) -> u64 {
         let own = self.purse.is_own(node);
         let shares = |other: &str| if own { other == node } else { !self.purse.is_own(other) };
         let nodes = self.checked.plan().nodes.iter();
         let open = nodes.filter(|(name, _)| shares(name) && !self.values.contains_key(*name));
-        let jobs = open.map(|(name, node)| match (self.runs.get(name), &node.work) {
-            (Some(run), Work::Reduce(work)) => run.left().0 as u64 + run.later(work.arity),
-            (Some(run), _) => run.left().0 as u64,
-            (None, work) => work.least_jobs(),
+        let weights = open.map(|(name, node)| {
+            let jobs = match (self.runs.get(name), &node.work) {
+                (Some(run), Work::Reduce(work)) => run.left().0 as u64 + run.later(work.arity),
+                (Some(run), _) => run.left().0 as u64,
+                (None, work) => work.least_jobs(),
+            };
+            jobs.saturating_mul(self.weight(name))
         });
-        let jobs: u64 = jobs.sum();
-        jobs.saturating_sub(self.running.keys().filter(|task| shares(&task.node)).count() as u64)
+        let all = weights.fold(0, u64::saturating_add);
+        let running = self.running.keys().filter(|task| shares(&task.node));
+        running.fold(all, |left, task| left.saturating_sub(self.weight(&task.node)))
     }
 
     fn question(&self, task: &TaskId) -> Result<Question, String> {

@@ -1,7 +1,8 @@
 //! The plan's money: what is spent, what is set aside for jobs that run, and the share of the next one.
 //!
-//! A job's share is what is free, divided among the jobs that are still to come. It is set aside before the job is
-//! submitted, and what the job did not cost comes back; so no order of events spends more than the budget.
+//! A job's share is what is free, divided among the jobs that are still to come in proportion to the tokens that they
+//! may take. It is set aside before the job is submitted, and what the job did not cost comes back; so no order of
+//! events spends more than the budget.
 
 use std::collections::BTreeMap;
 
@@ -34,10 +35,12 @@ impl Purse {
         self.own.contains_key(node)
     }
 
-    /// Sets aside the share of one of `jobs` that are still to come from the node's pot.
-    pub(super) fn reserve(&mut self, node: &str, jobs: u64) -> Credits {
+    /// Sets aside the share of a job of this weight, out of all that is `coming` from the node's pot, this one included.
+    pub(super) fn reserve(&mut self, node: &str, weight: u64, coming: u64) -> Credits {
         let pot = self.pot(node);
-        let share = pot.free / jobs.max(1);
+        let share = u128::from(pot.free) * u128::from(weight) / u128::from(coming.max(weight).max(1));
+        // At most what is free: the weight is at most what is coming.
+        let share = u64::try_from(share).unwrap_or(pot.free);
         pot.free -= share;
         Credits(share)
     }

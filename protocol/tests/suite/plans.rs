@@ -427,3 +427,27 @@ fn an_estimate_counts_every_job_and_an_unaffordable_plan_is_refused() {
     let error = checked.afford(&checked.estimate(|_| None)).unwrap_err().to_string();
     assert!(error.contains("no price is known for `text.generation`"), "{error}");
 }
+
+#[test]
+fn the_budget_is_divided_by_the_length_of_answers_and_what_is_left_goes_on() {
+    let text = "
+        limits.budget = 1000
+        [nodes.a]
+        generate = { prompt = 'x', max_tokens = 288 }
+        [nodes.b]
+        after = ['a']
+        generate = { prompt = 'y', max_tokens = 48 }
+        [nodes.c]
+        budget = 100
+        generate.prompt = 'z'
+        [nodes.d.concatenate]
+        of = '[nodes.b, nodes.c]'";
+    let mut story = Story::begin(nodes(text), json!({}), Vec::new());
+    let shares =
+        |tasks: &[Task]| tasks.iter().map(|task| (task.id.node.clone(), task.budget.0)).collect::<Vec<_>>();
+    // Around each prompt 32 tokens are assumed: 320 of 400 parts, of what `c` leaves.
+    assert_eq!(shares(&story.tasks), [("a".to_owned(), 720), ("c".to_owned(), 100)]);
+    let first = story.tasks[0].clone();
+    let next = story.tell(&first, Credits(20), said("x"));
+    assert_eq!(shares(&next), [("b".to_owned(), 880)]);
+}
