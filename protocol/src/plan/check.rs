@@ -234,16 +234,15 @@ fn part_problem(node: &Node, part: &str) -> Option<String> {
         return Some("is a part of a list; take one element, or map the list with `for_each`".to_owned());
     }
     match (&node.work, &node.expect) {
-        (Work::Generate(_) | Work::Call(_), Some(Expectation::Schema(schema))) => {
+        // What they give is what they were given; nothing is known about that here.
+        (Work::Vote(_) | Work::Pick(_) | Work::Reduce(_), _) => None,
+        (_, Some(Expectation::Schema(schema))) => {
             let closed = schema.get("additionalProperties").is_some_and(|more| more == false);
             let properties = schema.get("properties").and_then(|all| all.as_object());
             let lacks = closed && properties.is_some_and(|all| !all.contains_key(part));
             lacks.then(|| "is not among the properties of that node's schema".to_owned())
         }
-        (Work::Generate(_) | Work::Call(_), _) | (Work::Concatenate(_), None) => {
-            Some("is a part of a text; give that node a schema to `expect`, or use the whole".to_owned())
-        }
-        _ => None,
+        _ => Some("is a part of a text; give that node a schema to `expect`, or use the whole".to_owned()),
     }
 }
 

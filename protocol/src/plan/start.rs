@@ -75,10 +75,7 @@ fn joined(node: &Node, places: &[Place], context: &Context) -> Result<Begun, Str
     for place in places {
         let context = place.within(context.clone());
         let value = join(&node.work, &context).unwrap_or_else(|| Err("a job is no join".to_owned()));
-        let met = value.and_then(|value| match &node.expect {
-            Some(expect) => expect.meets(&text(&value)).map(|()| value).map_err(|unmet| unmet.to_string()),
-            None => Ok(value),
-        });
+        let met = value.and_then(|value| as_expected(node.expect.as_ref(), value));
         values.push(match (met, &node.for_each) {
             (Ok(value), _) => value,
             (Err(why), None) => return Err(why),
@@ -94,6 +91,16 @@ fn joined(node: &Node, places: &[Place], context: &Context) -> Result<Begun, Str
         None => values.pop().unwrap_or_else(none),
     };
     Ok(Begun::Value(value, tally))
+}
+
+/// A joined value, if it is as expected; with a schema the JSON that it spells.
+fn as_expected(expect: Option<&Expectation>, value: Value) -> Result<Value, String> {
+    let met = match expect {
+        None => Ok(value),
+        Some(Expectation::Schema(_)) => Expectation::value(expect, &text(&value)),
+        Some(expect) => expect.meets(&text(&value)).map(|()| value),
+    };
+    met.map_err(|unmet| unmet.to_string())
 }
 
 /// What stands in for a value that could not be had, by the node's rule.

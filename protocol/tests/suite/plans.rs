@@ -224,6 +224,17 @@ fn a_join_may_be_mapped_over_lists_of_choices() {
 }
 
 #[test]
+fn a_join_with_a_schema_is_the_json_that_it_spells() {
+    let text = "
+        [nodes.a]
+        expect.schema = { type = 'object' }
+        concatenate.of = '''['{\"x\":', '7}']'''
+        [nodes.b.generate]
+        prompt = '{{ nodes.a.x + 1 }}'";
+    assert_eq!(told(text, &|task| Ok(prompt(task).to_owned())).answer(), "8");
+}
+
+#[test]
 fn a_failed_job_is_tried_elsewhere_with_another_seed_and_then_fails_the_plan() {
     let text = "[nodes.a]\nretries = 2\nexpect.regex = '[0-9]+'\ngenerate = { prompt = 'count', seed = 5 }";
     let story = told(text, &|_| said("many"));
