@@ -48,8 +48,8 @@ pub struct Execution {
     following: BTreeMap<Digest, BTreeSet<TaskId>>,
     /// Answers by question.
     answers: BTreeMap<Digest, String>,
-    /// What an earlier life recorded and this one has not come to yet.
-    restored: BTreeMap<TaskId, Entry>,
+    /// What an earlier life recorded and this one has not come to yet. A task stands here for each question that it was.
+    restored: BTreeMap<(TaskId, Digest), Entry>,
     purse: Purse,
     /// How much of a pot a job of each node takes, in proportion to others.
     weights: BTreeMap<String, u64>,
@@ -162,7 +162,8 @@ impl Execution {
 
     /// Takes in what an earlier life recorded. What it cost is spent, whether its answer is still asked for or not.
     fn restore(&mut self, entry: Entry) {
-        if self.restored.contains_key(&entry.task) {
+        let name = (entry.task.clone(), entry.digest);
+        if self.restored.contains_key(&name) {
             return;
         }
         self.purse.settle(&entry.task.node, Credits::ZERO, entry.cost);
@@ -170,7 +171,7 @@ impl Execution {
         if let Outcome::Done { output } = &entry.outcome {
             self.answers.insert(entry.digest, output.clone());
         }
-        self.restored.insert(entry.task.clone(), entry);
+        self.restored.insert(name, entry);
     }
 
     /// Begins nodes and starts tasks until nothing more can be.
@@ -242,7 +243,7 @@ impl Execution {
             Err(why) => return self.give_up(now, &task, &why),
         };
         let digest = question.digest();
-        if let Some(entry) = self.restored.remove(&task).filter(|entry| entry.digest == digest) {
+        if let Some(entry) = self.restored.remove(&(task.clone(), digest)) {
             return self.conclude(now, entry, 0);
         }
         if let Some(output) = self.answers.get(&digest).cloned() {

@@ -462,3 +462,22 @@ fn the_budget_is_divided_by_the_length_of_answers_and_what_is_left_goes_on() {
     let next = story.tell(&first, Credits(20), said("x"));
     assert_eq!(shares(&next), [("b".to_owned(), 880)]);
 }
+
+#[test]
+fn a_plan_that_was_changed_asks_anew_only_what_is_another_question() {
+    let text = "
+        limits.budget = 100
+        [nodes.a.generate]
+        prompt = 'one'
+        [nodes.b.generate]
+        prompt = '{{ nodes.a }} and two'";
+    let oracle = |task: &Task| Ok(format!("<{}>", prompt(task)));
+    let first = Story::begin(nodes(text), json!({}), Vec::new()).run(&oracle);
+    let changed = text.replace("two", "three");
+    let second = Story::begin(nodes(&changed), json!({}), first.journal.clone()).run(&oracle);
+    assert_eq!(second.prompts(), ["<one> and three"]);
+    let journal = [first.journal, second.journal].concat();
+    for text in [text, &changed] {
+        assert_eq!(Story::begin(nodes(text), json!({}), journal.clone()).prompts(), [""; 0]);
+    }
+}
