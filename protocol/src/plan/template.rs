@@ -14,6 +14,8 @@ use crate::JobSpec;
 const FUEL: u64 = 1 << 19;
 /// Macros and loops that call themselves, how deep.
 const MAX_DEPTH: usize = 64;
+/// Most elements of any list: all jobs of a plan, twice.
+const MAX_ELEMENTS: usize = 1 << 14;
 /// Longest text of an error.
 const MAX_PROBLEM: usize = 240;
 
@@ -92,9 +94,6 @@ pub(super) fn elements(source: &str, context: &Context) -> Result<Vec<Value>, Te
     }
     Ok(elements)
 }
-
-/// Most elements of any list in a plan: as many as a map has items, times as many choices of each.
-const MAX_ELEMENTS: usize = 1 << 14;
 
 /// The value of what was skipped: `none` in templates, `null` in JSON.
 pub(super) fn none() -> Value {
