@@ -27,7 +27,8 @@
 //! 5. `market` and `session` do not import each other; only [`peer`] names two machines.
 //!
 //! Modules in suggested reading order: [`event`], [`peer`], [`market`], [`session`], [`receipt`], then the small
-//! ones. The wire is written down in `SPEC.md`.
+//! ones. [`plan`] is a machine of its own with the same verbs: it submits jobs like any user of a peer. The wire is
+//! written down in `SPEC.md`.
 
 pub mod capability;
 pub mod chat;
@@ -41,6 +42,7 @@ pub mod mandate;
 pub mod market;
 pub mod message;
 pub mod peer;
+pub mod plan;
 pub mod profile;
 pub mod receipt;
 pub mod reputation;
@@ -58,6 +60,7 @@ pub use job::{Choosing, Input, JobId, JobKind, JobSpec, Limits, Preference, Requ
 pub use ledger::{Entry, Ledger};
 pub use message::{Announcement, Ask, Bid, Frame, Request, Response};
 pub use peer::Peer;
+pub use plan::Plan;
 pub use profile::{AgentOffer, ModelOffer, Profile, Speed};
 pub use receipt::{
     Acknowledgement, Continuation, Finish, Inherited, Opening, Order, Receipt, Rendering, Segment, Token,

@@ -10,6 +10,7 @@
 //! | [`answers`] | what may be an answer, and what only lengthens the bill |
 //! | [`commitments`] | how an exact engine's digests get into an opening, and stay there |
 //! | [`constraints`], [`chats`], [`scores`] | forms of answers, tools, and how likely tokens are |
+//! | [`plans`], [`plans_at_random`], [`plans_hostile`] | plans of many agents: as people write them, in any order of events, and from those who wish us ill |
 //! | [`limits`] | how sub-jobs share what their root was given |
 //! | [`codec`], [`hostile`] | properties: bytes and events from a generator that wishes us ill |
 //! | [`wire`], [`schemas`], [`spec`] | the written contract: golden vectors, JSON Schemas, the tables of `SPEC.md` |
@@ -36,6 +37,9 @@ mod leases;
 mod limits;
 mod market;
 mod orders;
+mod plans;
+mod plans_at_random;
+mod plans_hostile;
 mod samples;
 mod schemas;
 mod scores;

@@ -2,10 +2,10 @@
 
 use jsonschema::Validator;
 use protocol::error::Report;
-use protocol::{Constraint, Input, JobError, JobSpec};
+use protocol::{Constraint, Input, JobError, JobSpec, Plan};
 use serde_json::{Value, json};
 
-use crate::{any, samples, values};
+use crate::{any, plans, samples, values};
 
 fn schema(name: &str) -> Validator {
     let path = format!("{}/schemas/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -165,4 +165,60 @@ fn an_error_says_what_to_do_and_keeps_its_detail() {
     assert_eq!(value["detail"], json!({ "busy": { "retry_after_ms": 500 } }));
     let bare = serde_json::to_value(Report::from(&JobError::Cancelled)).unwrap();
     assert!(bare.get("detail").is_none());
+}
+
+/// Written by hand, most of a plan is optional; so what is bent may still be a plan. The schema never says so of what
+/// the types refuse, and never refuses what both the types and the check take.
+#[test]
+fn a_plan_is_described() {
+    let schema = schema("plan");
+    for name in ["report", "best", "tools"] {
+        let plan = plans::file(name);
+        let value = serde_json::to_value(&plan).unwrap();
+        assert_eq!(serde_json::from_value::<Plan>(value.clone()).unwrap(), plan);
+        accepts(&schema, &value);
+        for (what, wrong) in bent(&value) {
+            let valid = schema.is_valid(&wrong);
+            match serde_json::from_value::<Plan>(wrong.clone()) {
+                Ok(plan) => assert!(valid || plan.check().is_err(), "{name}{what} is refused: {wrong}"),
+                Err(error) => assert!(!valid, "{name}{what} is taken, but: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_schema_of_plans_is_one_that_answers_can_be_constrained_by() {
+    fn walk(schema: &Value, path: &str, anys: &mut usize) {
+        let Value::Object(fields) = schema else { return };
+        if let Some(reference) = fields.get("$ref") {
+            assert!(reference.as_str().unwrap().starts_with("#/$defs/"), "{path}");
+        }
+        if fields.contains_key("properties") || fields.contains_key("patternProperties") {
+            assert_eq!(fields.get("additionalProperties"), Some(&json!(false)), "{path}");
+        }
+        for keyword in ["oneOf", "allOf", "not", "if", "minProperties", "maxProperties", "format"] {
+            assert!(!fields.contains_key(keyword), "{path} has {keyword}");
+        }
+        *anys += usize::from(fields.contains_key("anyOf"));
+        for (name, part) in fields {
+            match part {
+                Value::Array(parts) => {
+                    parts.iter().for_each(|part| walk(part, &format!("{path}/{name}"), anys))
+                }
+                // Names of properties are no keywords.
+                Value::Object(parts)
+                    if ["properties", "patternProperties", "$defs"].contains(&name.as_str()) =>
+                {
+                    parts.iter().for_each(|(key, part)| walk(part, &format!("{path}/{name}/{key}"), anys));
+                }
+                part => walk(part, &format!("{path}/{name}"), anys),
+            }
+        }
+    }
+    let path = format!("{}/schemas/plan.json", env!("CARGO_MANIFEST_DIR"));
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut anys = 0;
+    walk(&schema, "", &mut anys);
+    assert_eq!(anys, 3, "kinds of nodes, expectations, rules of failure");
 }

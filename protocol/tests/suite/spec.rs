@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use crypto::Payload;
 use protocol::{
-    Acknowledgement, Announcement, Evidence, Frame, JobError, Message, Order, Profile, Receipt, Reputation,
-    Request, Response, Segment, Weights, message::Bid,
+    Acknowledgement, Announcement, Evidence, Frame, JobError, Message, Order, Plan, Profile, Receipt,
+    Reputation, Request, Response, Segment, Weights, message::Bid,
 };
 
 use crate::{any, values};
@@ -102,4 +102,19 @@ fn every_error_is_written_down() {
         let row = row(9, &format!("`{}`", JobError::code(&error)));
         prop_assert_eq!(row[3], if error.retryable() { "yes" } else { "no" });
     });
+}
+
+#[test]
+fn the_caps_of_plans_are_written_down() {
+    for (what, most) in [
+        ("nodes", Plan::MAX_NODES),
+        ("items of a map", Plan::MAX_ITEMS.into()),
+        ("jobs, all tries counted", Plan::MAX_JOBS as usize),
+        ("jobs at once", Plan::MAX_PARALLEL.into()),
+        ("further tries of a job", Plan::MAX_RETRIES.into()),
+        ("elements of a group", Plan::MAX_ARITY.into()),
+        ("bytes of a template", Plan::MAX_TEMPLATE),
+    ] {
+        assert_eq!(number(row(15, what)[1]), most, "{what}");
+    }
 }
