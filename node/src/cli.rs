@@ -4,9 +4,12 @@
 //! an exit code by class ([`crate::failure`]). A reader that closes the pipe early is no failure.
 
 mod bench;
+mod chat;
 mod demo;
 mod doctor;
 mod find;
+mod jobs;
+mod market;
 mod models;
 mod peers;
 mod print;
@@ -60,10 +63,18 @@ enum Command {
     Up(up::Up),
     /// Submit a job and stream its answer
     Submit(submit::Submit),
+    /// Talk with a model of the mesh, line by line
+    Chat(chat::Chat),
     /// Show who offers a capability
     Find(find::Find),
     /// Show which peers are connected or known
     Peers(peers::Peers),
+    /// Show the jobs of the running peer: its own and those it does for others
+    Jobs(jobs::Jobs),
+    /// Cancel a job, and everything that is done on its behalf
+    Cancel(jobs::Cancel),
+    /// Show what is asked and offered around the running peer
+    Market(market::Market),
     /// List, fetch or delete models
     Models(models::Models),
     /// Measure a model on this machine
@@ -99,8 +110,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         match cli.command {
             Command::Up(up) => up.run(common).await,
             Command::Submit(submit) => submit.run(common).await,
+            Command::Chat(chat) => chat.run(common).await,
             Command::Find(find) => find.run(common).await,
             Command::Peers(peers) => peers.run(common).await,
+            Command::Jobs(jobs) => jobs.run(common).await,
+            Command::Cancel(cancel) => cancel.run(common).await,
+            Command::Market(market) => market.run(common).await,
             Command::Models(models) => models.run(common).await,
             Command::Bench(bench) => bench.run(common).await,
             Command::Receipts(receipts) => receipts.run(&common),

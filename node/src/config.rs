@@ -8,6 +8,14 @@
 //! memory = "8GiB"          # for all models with their caches; three quarters of the machine's by default
 //! idle_unload_s = 3600     # a model without a job for so long leaves memory; by default when another needs the room
 //!
+//! [market]
+//! rules = [                # applied in order to what an offer asks; see `protocol::market::strategy`
+//!     { rule = "floor", price = { prompt = 10, completion = 50 } },
+//!     { rule = "load", percent = 5 },
+//!     { rule = "margin", percent = 20 },
+//!     { rule = "places", per_requester = 8 },
+//! ]
+//!
 //! [[agent]]
 //! capability = "code.generation"
 //! model = "smollm2"
@@ -30,6 +38,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crypto::Network;
+use protocol::market::Strategy;
 use protocol::{Capability, Credits, Price};
 use serde::Deserialize;
 
@@ -76,8 +85,18 @@ pub struct Settings {
     pub memory: Option<Memory>,
     /// Seconds without a job after which a model leaves memory; never unless told otherwise, but for others.
     pub idle_unload_s: Option<u64>,
+    /// How this peer bids.
+    pub market: MarketSettings,
     /// Agents.
     pub agent: Vec<AgentSettings>,
+}
+
+/// How a peer bids: rules that apply to the price of each offer, in order ([`Strategy`]).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MarketSettings {
+    /// The rules.
+    pub rules: Strategy,
 }
 
 /// One agent of the file.
@@ -161,6 +180,7 @@ impl Settings {
             threads: self.threads.or(file.threads),
             memory: self.memory.or(file.memory),
             idle_unload_s: self.idle_unload_s.or(file.idle_unload_s),
+            market: if self.market.rules.0.is_empty() { file.market } else { self.market },
             agent: list(self.agent, file.agent),
         }
     }
@@ -350,6 +370,15 @@ mod tests {
         assert!(plans("system = \"Be brief.\"\npublic_system = true").unwrap()[0].public_system);
         assert!(!plans("system = \"Be brief.\"").unwrap()[0].public_system);
         assert_eq!(plans("public_system = true").unwrap_err().class, Class::Usage);
+    }
+
+    #[test]
+    fn rules_of_the_market_are_read_and_mistakes_in_them_named() {
+        let rules =
+            "[market]\nrules = [{ rule = \"load\", percent = 5 }, { rule = \"places\", per_requester = 2 }]";
+        assert_eq!(settings("").over(settings(rules)).market.rules.0.len(), 2);
+        let wrong = toml::from_str::<Settings>("[market]\nrules = [{ rule = \"cheap\" }]").unwrap_err();
+        assert!(wrong.to_string().contains("cheap"), "{wrong}");
     }
 
     #[test]

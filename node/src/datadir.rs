@@ -6,6 +6,7 @@
 //! api            the address of the running peer's local API
 //! journal.redb   what is owed ([`crate::journal`])
 //! receipts/      one file per receipt, mode 0600 ([`crate::receipts`])
+//! sessions/      one file per conversation, mode 0600
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -88,6 +89,11 @@ impl DataDir {
     /// Where receipts are kept.
     pub fn receipts(&self) -> PathBuf {
         self.0.join("receipts")
+    }
+
+    /// Where conversations are kept.
+    pub fn sessions(&self) -> PathBuf {
+        self.0.join("sessions")
     }
 
     /// The base address of the running peer's local API, if one runs here.

@@ -23,10 +23,12 @@ use tokio::task::{AbortHandle, block_in_place};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use crate::affinity::Affinity;
 use crate::agents::{Agents, Context, Job, Produced, Windows};
 use crate::clock;
 use crate::discovery::{self, Action, Asker, Discovery};
 use crate::handle::{Command, Joining, KnownPeer, NodeHandle};
+use crate::jobs::Jobs;
 use crate::journal::{Journal, JournalError};
 use crate::net::{self, Events, GossipToken, Net, NetEvent, Role, Verdict};
 use crate::receipts::ReceiptFile;
@@ -69,6 +71,8 @@ pub(crate) struct State {
     subscribers: BTreeMap<JobId, mpsc::Sender<JobEvent>>,
     inbound: VecDeque<(event::InboundId, net::InboundId)>,
     next_inbound: u64,
+    affinity: Affinity,
+    jobs: Jobs,
     /// Goes with the next frame to a requester: the window of the agent that produced it.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -108,6 +112,13 @@ impl Driver {
         let now = clock::now();
         for Produced { run, production, permit } in batch.drain(..) {
             self.state.permit = permit;
+            match production {
+                event::Production::Token { .. } => self.state.jobs.on_token(run),
+                event::Production::Failed(_) | event::Production::Finished(_) => {
+                    self.state.jobs.on_run_over(now, run);
+                }
+                _ => {}
+            }
             self.peer.handle(now, Event::Produced { run, production });
             self.perform(now)?;
             self.state.permit = None;
@@ -133,7 +144,15 @@ impl Driver {
                 let offers = event::Command::Offer(self.agents.offers());
                 self.peer.handle(now, Event::Command(offers));
             }
-            Command::Submit(submission, subscriber) => {
+            Command::Jobs(reply) => {
+                let _ = reply.send(self.state.jobs.views());
+            }
+            Command::Board(reply) => {
+                let _ = reply.send(self.peer.board().clone());
+            }
+            Command::Submit(mut submission, subscriber) => {
+                self.state.affinity.prefer(&mut submission.spec);
+                self.state.jobs.on_submitted(now, self.peer.id(), submission.job, &submission.spec);
                 self.state.subscribers.insert(submission.job, subscriber);
                 self.peer.handle(now, Event::Command(event::Command::Submit(*submission)));
             }
@@ -263,7 +282,7 @@ impl Driver {
 
     fn perform_one(&mut self, now: Timestamp, output: Output) -> Result<(), JournalError> {
         match output {
-            Output::Abort { run } => self.abort(run),
+            Output::Abort { run } => self.abort(now, run),
             Output::Announce { root, announcement } => self.announce(&root, &announcement),
             Output::Block { peer } => self.block(peer),
             Output::Discover { query, requirement } => {
@@ -360,7 +379,9 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, now: Timestamp, Run { run, order, input, constraint, inherited }: Run) {
+    fn start(&mut self, now: Timestamp, run: Run) {
+        self.state.jobs.on_run(now, self.peer.id(), &run);
+        let Run { run, order, input, constraint, inherited } = run;
         let agent = match self.agents.named(&order.agent) {
             Some(agent) if agent.takes(order.kind) => Ok(agent),
             Some(_) => Err(JobError::Unsupported { feature: Feature::JobKind }),
@@ -384,15 +405,19 @@ impl Driver {
         self.state.runs.insert(run, task.abort_handle());
     }
 
-    fn abort(&mut self, run: RunId) {
+    fn abort(&mut self, now: Timestamp, run: RunId) {
+        self.state.jobs.on_run_over(now, run);
         if let Some(running) = self.state.runs.remove(&run) {
             running.abort();
         }
     }
 
     fn notify(&mut self, now: Timestamp, job: JobId, event: JobEvent) {
+        self.state.jobs.on_event(now, job, &event);
         if let JobEvent::Done(completion) = &event {
             self.keep(completion);
+            let answer = completion.opening.output.iter().map(|token| token.text.as_str()).collect();
+            self.state.affinity.served(&completion.opening.input, answer, completion.receipt.signer());
         }
         let last = matches!(event, JobEvent::Done(_) | JobEvent::Failed(_));
         let Some(subscriber) = self.state.subscribers.get(&job) else { return };

@@ -7,10 +7,12 @@ use crypto::{Network, PeerId, Verified};
 use protocol::event::{JobEvent, RunId, Submission};
 use protocol::job::Salt;
 use protocol::ledger::Account;
+use protocol::market::board::Board;
 use protocol::{Capability, Evidence, JobError, JobId, JobSpec, Profile};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
+use crate::jobs::JobView;
 use crate::net::{self, Net};
 
 /// A running peer. Cheap to clone.
@@ -34,7 +36,9 @@ pub struct Joining {
 /// What the driver is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
+    Board(oneshot::Sender<Board>),
     Cancel(JobId),
+    Jobs(oneshot::Sender<Vec<JobView>>),
     Find(Option<Capability>, oneshot::Sender<Vec<Verified<Profile>>>),
     Known(oneshot::Sender<Vec<KnownPeer>>),
     Offer,
@@ -104,6 +108,31 @@ impl NodeHandle {
     /// [`Unavailable`].
     pub async fn find(&self, capability: Option<Capability>) -> Result<Vec<Verified<Profile>>, Unavailable> {
         self.ask(|reply| Command::Find(capability, reply)).await
+    }
+
+    /// The jobs of this peer: those that run, and then the latest that are over.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn jobs(&self) -> Result<Vec<JobView>, Unavailable> {
+        self.ask(Command::Jobs).await
+    }
+
+    /// Gives up a job of this peer, and everything that is done on its behalf; whoever submitted it hears that it was
+    /// cancelled.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn cancel(&self, job: JobId) -> Result<(), Unavailable> {
+        self.commands.try_send(Command::Cancel(job)).map_err(|_| Unavailable)
+    }
+
+    /// What was asked and offered around here lately.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn board(&self) -> Result<Board, Unavailable> {
+        self.ask(Command::Board).await
     }
 
     /// Everybody of whom something is known.

@@ -20,17 +20,20 @@
 //! | [`config`], [`hosting`] | flags, environment and `llamesh.toml` → a peer's agents |
 //! | [`cli`] | the program |
 
+mod affinity;
 pub mod agents;
 pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod conversation;
 pub mod datadir;
 mod discovery;
 mod driver;
 pub mod failure;
 pub mod handle;
 pub mod hosting;
+pub mod jobs;
 pub mod journal;
 pub mod models;
 pub mod net;

@@ -41,6 +41,8 @@ pub struct JobRequest {
     pub model: Option<String>,
     /// Only this peer.
     pub provider: Option<PeerId>,
+    /// Rather this peer, at the same price: the one that has read the conversation, where nobody says otherwise.
+    pub prefer: Option<PeerId>,
     /// Announce and collect sealed bids instead of asking a few.
     pub auction: bool,
     /// Longest answer in tokens.
@@ -101,7 +103,7 @@ impl JobRequest {
             },
             provider: self.provider,
             choosing: if self.auction { Choosing::Auction } else { Choosing::Auto },
-            preference: Preference::default(),
+            preference: Preference { peer: self.prefer, ..Preference::default() },
             input: self.input(kind)?,
             sampling: self.sampling(kind),
             limits: Limits {
@@ -200,6 +202,8 @@ pub enum JobUpdate {
         usage: Usage,
         /// Why the answer ended.
         finish: protocol::Finish,
+        /// What is owed for it, in micro-credits.
+        cost: u64,
     },
     /// The last line of a job that was not.
     Failed {
@@ -270,6 +274,7 @@ impl JobUpdate {
                         completion_tokens: completion.receipt.answer_tokens(),
                     },
                     finish: completion.receipt.finish,
+                    cost: completion.receipt.cost.0,
                 }
             }
             JobEvent::Failed(error) => error.into(),

@@ -3,29 +3,33 @@
 
 use std::convert::Infallible;
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use crypto::{Digest, PeerId};
 use futures::Stream;
 use futures::stream::unfold;
 use protocol::ledger::Account;
+use protocol::market::board::{Asked, Offered};
 use protocol::{Capability, Evidence, JobError, JobSpec, Profile};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
 use crate::clock;
 use crate::handle::{JobStream, KnownPeer, NodeHandle, Unavailable};
+use crate::jobs::JobView;
 use crate::net;
 use crate::request::{JobRequest, JobUpdate, resolve_model};
 
 /// The paths.
 pub fn router() -> Router<Api> {
     Router::new()
-        .route("/control/jobs", post(submit))
+        .route("/control/jobs", post(submit).get(jobs))
+        .route("/control/jobs/{job}", delete(cancel))
+        .route("/control/market", get(market))
         .route("/control/find", get(find))
         .route("/control/peers", get(peers))
         .route("/control/status", get(status))
@@ -61,6 +65,15 @@ pub struct PeerView {
     pub evidence: Vec<(Evidence, u32)>,
     /// What is owed.
     pub account: Account,
+}
+
+/// What is asked and offered, as `market` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MarketView {
+    /// Jobs that somebody wants done, the oldest first.
+    pub asked: Vec<Asked>,
+    /// Bids, the oldest first.
+    pub offered: Vec<Offered>,
 }
 
 /// The peer itself, as `doctor` shows it.
@@ -136,6 +149,27 @@ fn events(stream: JobStream, api: Api) -> impl Stream<Item = Result<Event, Infal
         let event = Event::default().json_data(&update).unwrap_or_default();
         Some((Ok(event), (stream, api)))
     })
+}
+
+async fn jobs(State(api): State<Api>) -> Result<Json<Vec<JobView>>, Overloaded> {
+    Ok(Json(api.node.jobs().await?))
+}
+
+async fn cancel(State(api): State<Api>, Path(job): Path<String>) -> Response {
+    let Ok(job) = job.parse() else {
+        let error = JobError::invalid("job", "is no job's name: it has 32 hexadecimal digits");
+        return (StatusCode::BAD_REQUEST, Json(JobUpdate::from(error))).into_response();
+    };
+    match api.node.cancel(job) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(unavailable) => Overloaded::from(unavailable).into_response(),
+    }
+}
+
+async fn market(State(api): State<Api>) -> Result<Json<MarketView>, Overloaded> {
+    let board = api.node.board().await?;
+    let (asked, offered) = (board.asked().cloned().collect(), board.offered().cloned().collect());
+    Ok(Json(MarketView { asked, offered }))
 }
 
 #[derive(Deserialize)]

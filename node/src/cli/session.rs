@@ -139,6 +139,13 @@ impl Client {
         Err(refusal(response).await)
     }
 
+    /// Does away with something.
+    pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
+        let request = self.http.delete(format!("{}{path}", self.base));
+        let response = request.send().await.map_err(|error| self.gone(&error))?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+    }
+
     /// A job's stream of server-sent events.
     pub(super) async fn post<T: serde::Serialize>(
         &self,

@@ -87,7 +87,7 @@ impl Submit {
         }
         let request = self.request()?;
         let peer = through.reach(&common).await?;
-        let mut screen = Screen { json: common.json, folder: common.data_dir()?.receipts(), streamed: false };
+        let mut screen = Screen::new(&common)?;
         let outcome = tokio::select! {
             outcome = stream(&peer, &request, &mut screen) => outcome,
             _ = tokio::signal::ctrl_c() => Err(Failure::new(Class::Job, "cancelled")),
@@ -166,7 +166,8 @@ fn read_stdin() -> Result<String, Failure> {
     Ok(text)
 }
 
-async fn stream(peer: &Peer, request: &JobRequest, screen: &mut Screen) -> Result<(), Failure> {
+/// Runs a job to its end, and shows its course.
+pub(super) async fn stream(peer: &Peer, request: &JobRequest, screen: &mut Screen) -> Result<(), Failure> {
     match peer {
         Peer::Api(client) => through_api(client, request, screen).await,
         Peer::Own(node) => through_own(node.handle(), request, screen).await,
@@ -198,17 +199,30 @@ async fn through_own(node: &NodeHandle, request: &JobRequest, screen: &mut Scree
 }
 
 /// Where a job's course is shown.
-struct Screen {
+pub(super) struct Screen {
     json: bool,
     /// Where an own peer keeps receipts.
     folder: std::path::PathBuf,
     streamed: bool,
+    last: Option<JobUpdate>,
 }
 
 impl Screen {
+    pub(super) fn new(common: &Common) -> Result<Self, Failure> {
+        Ok(Self { json: common.json, folder: common.data_dir()?.receipts(), streamed: false, last: None })
+    }
+
+    /// How the job ended, once it has.
+    pub(super) fn last(self) -> Option<JobUpdate> {
+        self.last
+    }
+
     /// Shows an update; true after the last one of a job that was done.
     fn show(&mut self, update: JobUpdate) -> Result<bool, Failure> {
         let last = matches!(update, JobUpdate::Done { .. });
+        if last || matches!(update, JobUpdate::Failed { .. }) {
+            self.last = Some(update.clone());
+        }
         if let JobUpdate::Failed { code, message, .. } = update {
             if self.streamed {
                 print::line("")?;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Common, print};
 use crate::agents::Agents;
 use crate::api::{Api, Server};
-use crate::config::{self, Memory, Settings};
+use crate::config::{self, MarketSettings, Memory, Settings};
 use crate::datadir::Held;
 use crate::failure::{Class, Failure};
 use crate::handle::NodeHandle;
@@ -97,6 +97,7 @@ impl Up {
         }
         let mut peer = peer::Config::default();
         peer.bidder.slots = settings.slots.unwrap_or(SLOTS);
+        peer.bidder.strategy = settings.market.rules.clone();
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
         let bar = Bar::new();
         let resources = Resources {
@@ -150,6 +151,7 @@ impl Up {
             threads: self.threads,
             memory: self.memory,
             idle_unload_s: self.idle_unload_s,
+            market: MarketSettings::default(),
             agent: Vec::new(),
         }
     }

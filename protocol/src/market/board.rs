@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crypto::PeerId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::message::{Ask, Bid};
 use crate::{AgentOffer, Capability, JobId, JobKind, Price, Speed, Timestamp};
@@ -19,7 +19,7 @@ pub struct Board {
 }
 
 /// Somebody wants a job done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// Who wants it.
     pub requester: PeerId,
@@ -42,7 +42,7 @@ pub struct Asked {
 }
 
 /// Somebody would do a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offered {
     /// Who would do it.
     pub provider: PeerId,

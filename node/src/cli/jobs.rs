@@ -1,0 +1,191 @@
+//! `llamesh jobs`: what this peer ordered and what it does for others, as a tree; `llamesh cancel`: the end of one.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use clap::Args;
+use protocol::JobId;
+
+use super::session::{Client, Peer, Through};
+use super::{Common, print};
+use crate::failure::{Class, Failure};
+use crate::jobs::{JobView, State};
+
+/// How often `--watch` looks again.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Show the jobs of the running peer: its own and those it does for others
+#[derive(Debug, Args)]
+pub(super) struct Jobs {
+    /// Show them again and again, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Also those that are over
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    through: Through,
+}
+
+/// Cancel a job, and everything that is done on its behalf
+#[derive(Debug, Args)]
+pub(super) struct Cancel {
+    /// The job's name, or its beginning
+    job: String,
+    #[command(flatten)]
+    through: Through,
+}
+
+impl Jobs {
+    pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
+        let client = running(&self.through, &common).await?;
+        if !self.watch {
+            return self.show(&common, list(&client).await?);
+        }
+        loop {
+            let jobs = list(&client).await?;
+            if !common.json && std::io::stdout().is_terminal() {
+                // Clears the screen.
+                print::write("\x1b[2J\x1b[H")?;
+            }
+            self.show(&common, jobs)?;
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            }
+        }
+    }
+
+    fn show(&self, common: &Common, mut jobs: Vec<JobView>) -> Result<(), Failure> {
+        jobs.retain(|job| self.all || job.ended.is_none());
+        if common.json {
+            return print::json(&serde_json::json!({ "jobs": jobs }));
+        }
+        if jobs.is_empty() {
+            print::say("no job is under way; --all shows those that are over");
+        }
+        tree(&jobs).iter().try_for_each(|line| print::line(line))
+    }
+}
+
+impl Cancel {
+    pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
+        let client = running(&self.through, &common).await?;
+        let jobs = list(&client).await?;
+        let named = |job: &&JobView| job.ended.is_none() && job.job.to_string().starts_with(&self.job);
+        let mut found = jobs.iter().filter(named).map(|view| view.job);
+        let (Some(job), None) = (found.next(), found.next()) else {
+            let next = "name exactly one that `llamesh jobs` shows";
+            return Err(Failure::new(
+                Class::Usage,
+                format!("`{}` is no job under way here: {next}", self.job),
+            ));
+        };
+        client.delete(&format!("/control/jobs/{job}")).await?;
+        if common.json {
+            return print::json(&serde_json::json!({ "cancelled": job }));
+        }
+        print::say(&format!("cancelled {job}, with everything on its behalf"));
+        Ok(())
+    }
+}
+
+/// Only a peer that runs has jobs to be seen.
+async fn running(through: &Through, common: &Common) -> Result<Client, Failure> {
+    match through.reach(common).await? {
+        Peer::Api(client) => Ok(client),
+        own @ Peer::Own(_) => {
+            own.leave().await?;
+            let next = "leave out --bootstrap where one runs, or name its --api";
+            Err(Failure::new(Class::Usage, format!("jobs are those of a peer that runs: {next}")))
+        }
+    }
+}
+
+async fn list(client: &Client) -> Result<Vec<JobView>, Failure> {
+    client.get("/control/jobs").await
+}
+
+/// Parts below what they are parts of.
+fn tree(jobs: &[JobView]) -> Vec<String> {
+    let known: BTreeMap<JobId, ()> = jobs.iter().map(|job| (job.job, ())).collect();
+    let roots = jobs.iter().filter(|job| job.parent.is_none_or(|parent| !known.contains_key(&parent)));
+    let mut lines = Vec::new();
+    for root in roots {
+        branch(jobs, root, 0, &mut lines);
+    }
+    lines
+}
+
+fn branch(jobs: &[JobView], job: &JobView, depth: usize, lines: &mut Vec<String>) {
+    lines.push(format!("{}{}", "  ".repeat(depth), row(job)));
+    // A mandate nests at most so deep; a list that says otherwise is cut.
+    if depth < usize::from(u8::MAX) {
+        for part in jobs.iter().filter(|part| part.parent == Some(job.job) && part.job != job.job) {
+            branch(jobs, part, depth + 1, lines);
+        }
+    }
+}
+
+fn row(view: &JobView) -> String {
+    let state = match &view.state {
+        State::Running => "running".to_owned(),
+        State::Seeking => "seeking".to_owned(),
+        State::Done => "done".to_owned(),
+        State::Failed(code) => print::plain(code),
+        State::Over => "over".to_owned(),
+    };
+    let by = view.provider.map_or_else(|| "nobody yet".to_owned(), |provider| provider.short());
+    let takeovers = match view.takeovers {
+        0 => String::new(),
+        times => format!("  taken over {times}×"),
+    };
+    format!(
+        "{}  {state:<9} {:<24} {:>6} tokens  by {by} for {}  {} of {}{takeovers}",
+        &view.job.to_string()[..8],
+        view.capability.as_str(),
+        view.tokens,
+        view.requester.short(),
+        view.cost,
+        view.budget,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Capability, Credits, Timestamp};
+
+    use super::*;
+
+    fn view(number: u8, parent: Option<u8>) -> JobView {
+        let requester = crypto::SecretKey::from_seed(&[1; 32]).peer_id();
+        JobView {
+            job: JobId([number; 16]),
+            parent: parent.map(|parent| JobId([parent; 16])),
+            requester,
+            provider: None,
+            capability: Capability::text_generation(),
+            state: State::Seeking,
+            tokens: 0,
+            takeovers: 0,
+            budget: Credits(5),
+            cost: Credits::ZERO,
+            since: Timestamp(0),
+            ended: None,
+        }
+    }
+
+    #[test]
+    fn parts_stand_below_what_they_are_parts_of() {
+        let lines = tree(&[view(3, Some(2)), view(1, None), view(2, Some(1)), view(4, Some(9))]);
+        let begins: Vec<_> = lines.iter().map(|line| &line[..line.find("  s").unwrap_or(0)]).collect();
+        assert_eq!(begins, ["01010101", "  02020202", "    03030303", "04040404"]);
+    }
+
+    #[test]
+    fn a_list_in_circles_ends() {
+        assert!(tree(&[view(1, Some(2)), view(2, Some(1))]).is_empty());
+        assert!(tree(&[view(1, None), view(1, Some(1))]).len() < 1000);
+    }
+}
