@@ -292,9 +292,8 @@ pub(super) fn multiply(
     let share = tiles.div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
     let mut tasks = Vec::new();
     for (layer, output) in layers {
-        let layer: &Linear = layer;
-        let rows = 0..input.rows();
-        tasks.extend(output.windows([rows], share).into_iter().map(|to| Product { layer, input, to }));
+        let windows = output.windows([0..input.rows()], share).into_iter();
+        tasks.extend(windows.map(|to| Product { layer, input, to }));
     }
     pool.each(tasks, |task| kernel.run(task));
 }
@@ -339,12 +338,10 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The next tile, to be fetched while this one is multiplied; nothing where weights are used so few times that the
-    /// processor sees one stream and is ahead by itself.
+    /// The next tile, to be fetched meanwhile; nothing where so few rows use it that the processor is ahead by itself.
     fn ahead(&self, tile: usize) -> &'a [u8] {
-        let fetched = self.input.rows() >= LEAST_FETCHED && tile + 1 < self.to.tiles().end;
-        let layer: &'a Linear = self.layer;
-        if fetched { layer.tile(tile + 1) } else { &[] }
+        let next = (tile + 1..self.to.tiles().end).next().filter(|_| self.input.rows() >= LEAST_FETCHED);
+        next.map_or(&[], |tile| self.layer.tile(tile))
     }
 
     #[inline(always)]
@@ -363,8 +360,7 @@ impl<'a> Product<'a> {
     }
 }
 
-/// How a tile of weights is multiplied with some rows of an input, from `row` on. The bytes ahead, as many or none, are
-/// fetched meanwhile.
+/// How a tile of weights is multiplied with rows of an input, from `row` on, while others (or none) are fetched.
 trait Weights {
     fn products<L: Lanes, const ROWS: usize>(
         lanes: L,
@@ -494,7 +490,7 @@ impl<const HALF: bool> Plain<HALF> {
 
 /// Blocks that are quantised in a task: fewer take less time than another thread needs to begin.
 const LEAST_BLOCKS: usize = 64;
-/// Rows from which on the next weights are fetched ahead: with fewer that only takes time.
+/// Rows from which on weights are fetched ahead.
 const LEAST_FETCHED: usize = 4;
 /// Rows whose dot products are computed side by side: as many as AVX2's registers hold.
 const QUAD_ROWS: usize = 4;
