@@ -1,7 +1,9 @@
-//! An engine on a model file: `cargo bench -p llamesh-inference --bench engine -- FILE [THREADS] [exact|candle|batch|mixed]`.
+//! An engine on a model file: `cargo bench -p llamesh-inference --bench engine -- FILE [THREADS] [PART]`, the part one
+//! of `exact` (all of `llamesh bench`), `candle`, `batch`, `mixed`, `serve`, `draws`.
 //!
 //! `batch` is total decoding of several sequences in one pass, as `llama-batched-bench -npp 128 -ntg 32` has it; `mixed`
-//! is what a pass takes in which a prompt's chunk rides along with them.
+//! is what a pass takes in which a prompt's chunk rides along with them; `serve` is many clients; `draws` is what drawing
+//! a token takes, in the ways that requests ask for it.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -9,9 +11,11 @@
 )]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use inference::exact::{ExactModel, ExactSequence};
+use inference::sample::Sampling;
 use inference::{Engine, EngineChoice, Loading, Sequence, bench, load_exactly, load_with};
 
 fn main() {
@@ -22,6 +26,8 @@ fn main() {
     match arguments.next().as_deref() {
         Some("batch") => batch(&load_exactly(path, loading(EngineChoice::Exact)).unwrap()),
         Some("mixed") => mixed(&load_exactly(path, loading(EngineChoice::Exact)).unwrap()),
+        Some("serve") => serve(load_exactly(path, loading(EngineChoice::Exact)).unwrap()),
+        Some("draws") => draws(&load_exactly(path, loading(EngineChoice::Exact)).unwrap()),
         Some("candle") => whole(path, loading(EngineChoice::Candle)),
         _ => whole(path, loading(EngineChoice::Exact)),
     }
@@ -65,6 +71,43 @@ fn mixed(model: &ExactModel) {
             })
         });
         println!("{count:8} {}", times.map(|time| format!("{time:8.1}")).concat());
+    }
+}
+
+/// Rounds of what sixteen clients get.
+fn serve(model: ExactModel) {
+    let engine: Arc<dyn Engine> = Arc::new(model);
+    for _ in 0..ROUNDS {
+        println!("{:?}", bench::serve(&engine).unwrap());
+    }
+}
+
+/// Microseconds of a draw, a median of many, from what the model says after prompts.
+fn draws(model: &ExactModel) {
+    let logits: Vec<_> = (0..64)
+        .map(|number| model.start().forward(&prompt(model, 1_000 * number, 8)).unwrap().logits)
+        .collect();
+    let answer = prompt(model, 0, 400);
+    let default = Sampling::default;
+    let ways = [
+        ("greedy", Sampling { temperature: 0.0, ..default() }),
+        ("temperature 0.7, top-p 0.95", default()),
+        ("temperature 1, top-p 0.95", Sampling { temperature: 1.0, ..default() }),
+        ("with penalties", Sampling { repeat_penalty: 1.1, frequency_penalty: 0.2, ..default() }),
+        ("top-k 40, top-p 0.95", Sampling { top_k: 40, ..default() }),
+        ("min-p 0.05", Sampling { min_p: 0.05, top_p: 1.0, ..default() }),
+        ("temperature 0.7, no filters", Sampling { top_p: 1.0, ..default() }),
+        ("temperature 1, no filters", Sampling { temperature: 1.0, top_p: 1.0, ..default() }),
+    ];
+    for (name, sampling) in ways {
+        let time = |logits: &Vec<f32>| {
+            let start = Instant::now();
+            std::hint::black_box(sampling.choose(logits, &[1, 2], &answer));
+            start.elapsed()
+        };
+        let mut times: Vec<_> = logits.iter().cycle().take(192).map(time).collect();
+        times.sort();
+        println!("{name:28} {:6.1}", times[times.len() / 2].as_secs_f64() * 1e6);
     }
 }
 

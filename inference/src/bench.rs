@@ -28,14 +28,17 @@ pub struct Measured {
     pub prefill128: f64,
     /// Tokens of a prompt of 512.
     pub prefill512: f64,
+    /// What replaying an answer of 256 tokens to a prompt of 256 takes, as a share of what making it took.
+    pub verify_share: f64,
+    /// The most bytes that the process has held, before several contexts are in memory at once; none where the system
+    /// does not say.
+    pub peak_memory: Option<u64>,
     /// Tokens of eight answers, decoded together after prompts of 128.
     pub batch8: f64,
     /// Tokens of sixteen.
     pub batch16: f64,
     /// What sixteen clients get.
     pub serve: Served,
-    /// What replaying an answer of 256 tokens to a prompt of 256 takes, as a share of what making it took.
-    pub verify_share: f64,
     /// BLAKE3 of the logits of a fixed prompt and its greedy continuation.
     pub digest: Digest,
 }
@@ -48,10 +51,11 @@ pub fn measure(engine: &Arc<dyn Engine>) -> Result<Measured, GenerateError> {
         decode: median(RUNS, || decode(engine))?,
         prefill128: median(RUNS, || prefill(engine, 128))?,
         prefill512: median(RUNS, || prefill(engine, 512))?,
+        verify_share: verify_share(engine)?,
+        peak_memory: peak_memory(),
         batch8: median(RUNS, || batch(engine, 8))?,
         batch16: median(RUNS, || batch(engine, 16))?,
         serve: serve(shared)?,
-        verify_share: verify_share(engine)?,
         digest,
     })
 }
@@ -119,6 +123,14 @@ fn verify_share(engine: &dyn Engine) -> Result<f64, GenerateError> {
     let checking = start.elapsed();
     tracing::debug!(agree = replay.agree, of = replay.of, ended = ?claim.finish.unwrap_or(FinishReason::Length), "replayed");
     Ok(checking.as_secs_f64() / making.as_secs_f64())
+}
+
+/// The most memory that this process ever held, in bytes.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// Token ids without meaning, all over the vocabulary.

@@ -9,7 +9,7 @@
 //! 2. **No token waits for a prompt.** Every running job that needs one token is in every pass. Beside them at most
 //!    [`Limits::beside`] tokens of prompts are read, and without them at most [`Limits::chunk`]; so a prompt of any
 //!    length delays nobody's next token by more than one chunk. Prompts take turns.
-//!    A pass that brings tokens has at most as many rows as the caller finds comfortable ([`Schedule::comfort`]), so that
+//!    A pass that brings tokens has no more of both than the caller finds comfortable ([`Schedule::comfort`]), so that
 //!    serving many stretches nobody's gaps beyond a bound; who would be one too many waits.
 //! 3. **Memory.** A pass never needs more pages than there is room. If it would, the caller frees something and asks
 //!    again; [`Schedule::preempt`] names the job to be set back: one whose reader is behind, or else the latest of the
@@ -78,6 +78,38 @@ pub enum Admission {
     Short,
 }
 
+/// What fits into a pass that brings tokens without making them late. The unit is the caller's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comfort {
+    /// What there is, once the weights have been read.
+    pub budget: f64,
+    /// What a token of an answer takes of it.
+    pub token: f64,
+    /// What a token of a prompt takes of it.
+    pub row: f64,
+}
+
+impl Comfort {
+    /// Everything fits.
+    pub const UNBOUNDED: Self = Self { budget: f64::INFINITY, token: 1.0, row: 1.0 };
+
+    /// A token, and no prompt beside.
+    pub const ONE: Self = Self { budget: 1.0, token: 1.0, row: f64::INFINITY };
+
+    /// How many answers get a token; one always does.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        ((self.budget / self.token) as usize).max(1)
+    }
+
+    /// How many tokens of prompts fit beside so many of answers.
+    #[must_use]
+    pub fn rows_beside(&self, tokens: usize) -> usize {
+        // Less than nothing becomes nothing, and infinity as many as there are numbers for.
+        ((self.budget - self.token * tokens as f64) / self.row) as usize
+    }
+}
+
 /// What one job reads in a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -106,8 +138,8 @@ pub struct Schedule {
     clock: u64,
     /// The job whose prompt goes first in the next pass is the first after this one.
     served: JobNumber,
-    /// Rows of a pass that brings tokens.
-    comfort: usize,
+    /// What fits into a pass that brings tokens.
+    comfort: Comfort,
     /// How long jobs take, on average.
     service: Duration,
 }
@@ -163,7 +195,8 @@ impl Schedule {
             divisible: limits.divisible,
         };
         let (waiting, running) = (BTreeMap::new(), Vec::new());
-        Self { limits, waiting, running, clock: 0, served: 0, comfort: usize::MAX, service: FIRST_SERVICE }
+        let comfort = Comfort::UNBOUNDED;
+        Self { limits, waiting, running, clock: 0, served: 0, comfort, service: FIRST_SERVICE }
     }
 
     /// How many jobs run.
@@ -212,14 +245,16 @@ impl Schedule {
         self.service = (self.service * (SERVICE_MEMORY - 1) + took) / SERVICE_MEMORY;
     }
 
-    /// A pass of so many rows is comfortable: the next ones that bring tokens have no more, but for jobs that run already.
-    pub fn comfort(&mut self, rows: usize) {
-        self.comfort = rows.max(1);
+    /// So much is comfortable: the next passes that bring tokens have no more, but for jobs that run already.
+    pub fn comfort(&mut self, comfort: Comfort) {
+        self.comfort = comfort;
     }
 
     /// The next job that may run, given room for so many pages. To be asked until it says something else.
     pub fn admit(&mut self, room: usize) -> Admission {
-        if self.running.len() >= self.limits.slots.min(self.comfort) {
+        // Whose reader is behind has a slot, but no part in a pass.
+        let taking_part = self.running.iter().filter(|running| !running.blocked).count();
+        if self.running.len() >= self.limits.slots || taking_part >= self.comfort.tokens() {
             return Admission::Nobody;
         }
         let Some(Waiting { job, demand, .. }) = self.next_waiting() else { return Admission::Nobody };
@@ -259,7 +294,7 @@ impl Schedule {
             return Pass::Short;
         }
         let mut shares: Vec<_> = ones.iter().map(|one| Share { job: one.job, tokens: 1 }).collect();
-        let comfortable = self.comfort.saturating_sub(shares.len()).max(LEAST_BESIDE).min(beside);
+        let comfortable = self.comfort.rows_beside(shares.len()).max(LEAST_BESIDE).min(beside);
         let budget = if shares.is_empty() { chunk } else { comfortable }.min(rows - shares.len());
         let in_need = self.running.iter().any(Running::wants_many);
         self.prompts(budget, room - pages, &mut shares);

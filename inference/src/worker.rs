@@ -285,7 +285,7 @@ impl fmt::Debug for Arrival {
 }
 
 /// What a reader still takes for fluent.
-const STRETCH: f64 = 2.75;
+const STRETCH: f64 = 2.6;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::cache::{HALF, Head, PAGE};
 use super::float::softmax;
 use super::kernel::Routine;
-use super::lanes::{LANES, Lanes, for_each_row};
+use super::lanes::{LANES, LINE, Lanes, for_each_row};
 use super::matrix::{Matrix, Window};
 
 /// Heads of queries that share a head of keys, for neighbouring rows of one sequence.
@@ -107,11 +107,16 @@ impl<'a> Attend<'a> {
         let pages = seen(queries);
         let (length, scale, width) = (pages.len() * PAGE, lanes.splat(self.scale), self.head.width());
         let channels: [&[f32]; ROWS] = from_fn(|row| &queries[row].channels[..width]);
-        for (at, page) in pages.enumerate() {
+        for (at, page) in pages.clone().enumerate() {
             let [first, second] = self.head.keys(page);
+            // A page's keys and values are as many lines as there are channels, and pages lie apart.
+            let values = self.head.values(page).as_chunks::<LINE>().0;
+            let next = self.head.key_lines((page + 1).min(pages.end - 1));
             let mut sums = [[lanes.splat(0.0); 2]; ROWS];
             for (channel, (first, second)) in first.iter().zip(second).take(width).enumerate() {
                 let keys = [lanes.load_half(first), lanes.load_half(second)];
+                lanes.prefetch(&values[channel]);
+                lanes.prefetch(&next[channel]);
                 for_each_row!(ROW < ROWS => {
                     let query = lanes.splat(channels[ROW][channel]);
                     sums[ROW][0] = lanes.add(sums[ROW][0], lanes.mul(keys[0], query));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::float::store_half;
 use super::kernel::Routine;
-use super::lanes::{LANES, Lanes};
+use super::lanes::{LANES, LINE, Lanes};
 
 /// Positions in a page: as many as in a segment of an answer.
 pub(super) const PAGE: usize = 32;
@@ -141,6 +141,12 @@ impl<'a> Head<'a> {
     pub(super) fn keys(&self, page: usize) -> [&'a [[u8; HALF * LANES]]; 2] {
         let (first, second) = self.part(page, 0).split_at(self.width() * LANES * HALF);
         [first.as_chunks().0, second.as_chunks().0]
+    }
+
+    /// The same keys as lines of memory, one for each channel.
+    #[inline(always)]
+    pub(super) fn key_lines(&self, page: usize) -> &'a [[u8; LINE]] {
+        self.part(page, 0).as_chunks().0
     }
 
     /// Values of a page: position by position all channels.

@@ -20,6 +20,9 @@ pub(super) use scalar::Scalar;
 /// How many lanes there are, on every machine.
 pub(super) const LANES: usize = 16;
 
+/// Bytes of a line of memory.
+pub(super) const LINE: usize = 64;
+
 /// Weights or activations that share a scale.
 pub(super) const BLOCK: usize = 32;
 
@@ -60,6 +63,12 @@ pub(super) trait Lanes: Copy {
     fn load_half(self, from: &[u8; 2 * LANES]) -> Self::Floats;
     /// Half floats to memory, to nearest even. The value must be a number within the range of half floats.
     fn store_half(self, value: Self::Floats, to: &mut [u8; 2 * LANES]);
+
+    /// The line of memory where these bytes begin is going to be read soon: a hint that changes nothing but time.
+    #[inline(always)]
+    fn prefetch(self, line: &[u8]) {
+        let _ = line;
+    }
 
     /// One integer in every lane.
     fn splat_int(self, value: i32) -> Self::Ints;

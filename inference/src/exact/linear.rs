@@ -20,7 +20,7 @@ use memmap2::Mmap;
 use super::activations::{Block, Quantise};
 use super::format::{Format, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Unpacked};
 use super::kernel::{Kernel, Routine};
-use super::lanes::{BLOCK, GROUPS, LANES, Lanes, MOST_ROWS, Scalar, for_each_row};
+use super::lanes::{BLOCK, GROUPS, LANES, LINE, Lanes, MOST_ROWS, Scalar, for_each_row};
 use super::matrix::{Matrix, Window};
 use super::pool::Pool;
 
@@ -292,9 +292,8 @@ pub(super) fn multiply(
     let share = tiles.div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
     let mut tasks = Vec::new();
     for (layer, output) in layers {
-        let layer: &Linear = layer;
-        let rows = 0..input.rows();
-        tasks.extend(output.windows([rows], share).into_iter().map(|to| Product { layer, input, to }));
+        let windows = output.windows([0..input.rows()], share).into_iter();
+        tasks.extend(windows.map(|to| Product { layer, input, to }));
     }
     pool.each(tasks, |task| kernel.run(task));
 }
@@ -321,21 +320,28 @@ impl Routine for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
     #[inline(always)]
     fn compute<L: Lanes, W: Weights>(&mut self, lanes: L) {
         for tile in self.to.tiles() {
             let mut row = 0;
             while row < self.input.rows() {
+                let ahead = if row == 0 { self.ahead(tile) } else { &[] };
                 row += match self.input.rows() - row {
-                    MOST_ROWS.. => self.some_rows::<L, W, MOST_ROWS>(lanes, tile, row),
-                    8.. => self.some_rows::<L, W, 8>(lanes, tile, row),
-                    4.. => self.some_rows::<L, W, 4>(lanes, tile, row),
-                    2.. => self.some_rows::<L, W, 2>(lanes, tile, row),
-                    _ => self.some_rows::<L, W, 1>(lanes, tile, row),
+                    MOST_ROWS.. => self.some_rows::<L, W, MOST_ROWS>(lanes, tile, row, ahead),
+                    8.. => self.some_rows::<L, W, 8>(lanes, tile, row, ahead),
+                    4.. => self.some_rows::<L, W, 4>(lanes, tile, row, ahead),
+                    2.. => self.some_rows::<L, W, 2>(lanes, tile, row, ahead),
+                    _ => self.some_rows::<L, W, 1>(lanes, tile, row, ahead),
                 };
             }
         }
+    }
+
+    /// The next tile, to be fetched meanwhile; nothing where so few rows use it that the processor is ahead by itself.
+    fn ahead(&self, tile: usize) -> &'a [u8] {
+        let next = (tile + 1..self.to.tiles().end).next().filter(|_| self.input.rows() >= LEAST_FETCHED);
+        next.map_or(&[], |tile| self.layer.tile(tile))
     }
 
     #[inline(always)]
@@ -344,8 +350,9 @@ impl Product<'_> {
         lanes: L,
         tile: usize,
         row: usize,
+        ahead: &[u8],
     ) -> usize {
-        let sums = W::products::<L, ROWS>(lanes, self.layer.tile(tile), self.input, row);
+        let sums = W::products::<L, ROWS>(lanes, (self.layer.tile(tile), ahead), self.input, row);
         for_each_row!(ROW < ROWS => {
             lanes.store(sums[ROW], self.to.lanes(row + ROW, tile));
         });
@@ -353,11 +360,11 @@ impl Product<'_> {
     }
 }
 
-/// How a tile of weights is multiplied with some rows of an input, from `row` on.
+/// How a tile of weights is multiplied with rows of an input, from `row` on, while others (or none) are fetched.
 trait Weights {
     fn products<L: Lanes, const ROWS: usize>(
         lanes: L,
-        tile: &[u8],
+        tile: (&[u8], &[u8]),
         input: &Input,
         row: usize,
     ) -> [L::Floats; ROWS];
@@ -370,13 +377,16 @@ impl<F: Format> Weights for Quantised<F> {
     #[inline(always)]
     fn products<L: Lanes, const ROWS: usize>(
         lanes: L,
-        tile: &[u8],
+        (tile, ahead): (&[u8], &[u8]),
         input: &Input,
         row: usize,
     ) -> [L::Floats; ROWS] {
         let mut sums = [lanes.splat(0.0); ROWS];
         for (group, bytes) in tile.chunks_exact(F::HEAD + F::GROUP * F::BODY).enumerate() {
             let (head, bodies) = bytes.split_at(F::HEAD);
+            if let Some(ahead) = ahead.get(group * bytes.len()..(group + 1) * bytes.len()) {
+                ahead.chunks(LINE).for_each(|line| lanes.prefetch(line));
+            }
             for (at, body) in bodies.chunks_exact(F::BODY).enumerate() {
                 let activations = input.block::<ROWS>(group * F::GROUP + at, row);
                 let weights = F::unpack(lanes, body);
@@ -448,11 +458,12 @@ impl<const HALF: bool> Weights for Plain<HALF> {
     #[inline(always)]
     fn products<L: Lanes, const ROWS: usize>(
         lanes: L,
-        tile: &[u8],
+        (tile, ahead): (&[u8], &[u8]),
         input: &Input,
         row: usize,
     ) -> [L::Floats; ROWS] {
         let rows: [&[f32]; ROWS] = from_fn(|at| input.values.row(row + at));
+        ahead.chunks(LINE).for_each(|line| lanes.prefetch(line));
         let mut sums = [lanes.splat(0.0); ROWS];
         for (column, weights) in tile.chunks_exact(if HALF { 2 * LANES } else { 4 * LANES }).enumerate() {
             let weights = Self::lanes(lanes, weights, 0);
@@ -479,6 +490,8 @@ impl<const HALF: bool> Plain<HALF> {
 
 /// Blocks that are quantised in a task: fewer take less time than another thread needs to begin.
 const LEAST_BLOCKS: usize = 64;
+/// Rows from which on weights are fetched ahead.
+const LEAST_FETCHED: usize = 4;
 /// Rows whose dot products are computed side by side: as many as AVX2's registers hold.
 const QUAD_ROWS: usize = 4;
 /// Enough that threads which are slowed down do not hold up the others, few enough to claim.

@@ -211,40 +211,6 @@ fn what_is_done_is_what_is_defined_for_large_vocabularies() {
     }
 }
 
-/// How long a draw takes, in the ways that requests ask for it: `cargo test --release -- --ignored --nocapture draws`.
-#[test]
-#[ignore = "a measurement"]
-fn how_long_draws_take() {
-    let vocabulary = 49_152;
-    let draws: Vec<Vec<f32>> = (0..64).map(|seed| lifelike(vocabulary, seed)).collect();
-    let answer: Vec<u32> = (0..400).map(|at| (at * at * 31) % vocabulary as u32).collect();
-    let ways = [
-        ("greedy", greedy()),
-        ("default: temperature 0.7, top-p 0.95", Sampling::default()),
-        ("temperature 1, top-p 0.95", Sampling { temperature: 1.0, ..Sampling::default() }),
-        ("with penalties", Sampling { repeat_penalty: 1.1, frequency_penalty: 0.2, ..Sampling::default() }),
-        ("top-k 40, top-p 0.95", Sampling { top_k: 40, ..Sampling::default() }),
-        ("min-p 0.05", Sampling { min_p: 0.05, top_p: 1.0, ..Sampling::default() }),
-        ("temperature 0.7, no filters", Sampling { top_p: 1.0, ..Sampling::default() }),
-        ("temperature 1, no filters", unfiltered()),
-    ];
-    for (name, sampling) in ways {
-        let median = |draw: &dyn Fn(&[f32]) -> u32| {
-            let time = |logits: &Vec<f32>| {
-                let start = std::time::Instant::now();
-                std::hint::black_box(draw(logits));
-                start.elapsed()
-            };
-            let mut times: Vec<_> = draws.iter().cycle().take(192).map(time).collect();
-            times.sort();
-            times[96]
-        };
-        let done = median(&|logits| sampling.choose(logits, &[1, 2], &answer));
-        let defined = median(&|logits| plain::choose(&sampling, logits, &[1, 2], &answer));
-        println!("{name}: {done:?}, as defined {defined:?}");
-    }
-}
-
 /// Numbers with ties, and what no model should give.
 fn logit() -> impl Strategy<Value = f32> {
     prop_oneof![

@@ -248,7 +248,7 @@ fn an_engine_with_shapes_of_its_own_reads_one_prompt_at_a_time() {
 #[test]
 fn comfort_bounds_a_pass_that_brings_tokens_and_no_other() {
     let mut schedule = Schedule::new(limits(8));
-    schedule.comfort(3);
+    schedule.comfort(Comfort { budget: 7.0, token: 2.0, row: 1.0 });
     for number in 1..=5 {
         schedule.submit(number, demand(number as u8, 100)).unwrap();
     }
@@ -262,4 +262,7 @@ fn comfort_bounds_a_pass_that_brings_tokens_and_no_other() {
     schedule.needs(1, 1, 100);
     schedule.needs(2, 1, 100);
     assert_eq!(tokens(&mut schedule), [1, 1, 4]);
+    assert_eq!(schedule.admit(1_000), Admission::Nobody);
+    schedule.block(1, true);
+    assert_eq!(schedule.admit(1_000), Admission::Job(4), "whose reader is behind keeps nobody out");
 }

@@ -65,11 +65,15 @@ impl Driver {
         let one_context = engine.card().context.div_ceil(page) + serving.slots;
         let pages =
             cache.map_or(NO_LIMIT, |cache| (serving.memory / cache.page_bytes.max(1) as u64) as usize);
+        let (mut schedule, pace) = (Schedule::new(limits), Pace::default());
+        if engine.is_exact() {
+            schedule.comfort(pace.comfort(serving.stretch));
+        }
         Self {
             engine,
             desk,
-            schedule: Schedule::new(limits),
-            pace: Pace::default(),
+            schedule,
+            pace,
             seats: BTreeMap::new(),
             prefixes: Prefixes::default(),
             pages: pages.clamp(one_context, NO_LIMIT),
@@ -273,6 +277,7 @@ impl Driver {
             self.seats.iter_mut().filter_map(|(number, seat)| Some((*by_job.get(number)?, seat))).collect();
         let engine = self.engine.as_ref();
         self.tally.passes += 1;
+        let tokens = seats.iter().filter(|(_, seat)| seat.job.needs() == 1).count();
         let (mut rows, start) = (0, Instant::now());
         let results = catch_unwind(AssertUnwindSafe(|| {
             let mut spans: Vec<_> = seats.iter_mut().map(|(most, seat)| seat.job.span(*most)).collect();
@@ -280,7 +285,6 @@ impl Driver {
             engine.pass(&mut spans)
         }));
         self.tally.rows += rows as u64;
-        let took = start.elapsed();
         let results: Vec<Read> = match results {
             Ok(results) => results.into_iter().map(|result| result.map_err(GenerateError::from)).collect(),
             Err(panic) if seats.len() == 1 => {
@@ -296,12 +300,12 @@ impl Driver {
         };
         let steps = seats.iter_mut().map(|(_, seat)| &mut **seat).zip(results).collect();
         advance(steps, engine.threads());
-        self.pace.observe(rows, took);
-        if let Some(rows) = self.pace.rows_within(self.stretch).filter(|_| self.engine.is_exact()) {
-            self.schedule.comfort(rows);
-        }
         for share in shares {
             self.settle(share.job);
+        }
+        if self.engine.is_exact() {
+            self.pace.observe(tokens, rows.saturating_sub(tokens), start.elapsed());
+            self.schedule.comfort(self.pace.comfort(self.stretch));
         }
     }
 

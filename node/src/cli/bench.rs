@@ -1,7 +1,7 @@
 //! `llamesh bench`: how fast a model is on this machine, and a digest that shows that it computes what all others do.
 //!
-//! One process, one model, one engine: the peak of memory is the process's own. `LLAMESH_KERNEL` forces a path through
-//! the exact engine's kernels.
+//! One process, one model, one engine: the peak of memory is the process's own, with one context. `LLAMESH_KERNEL` forces
+//! a path through the exact engine's kernels.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -61,7 +61,8 @@ struct Report {
     batch16: f64,
     serve: Served,
     verify_share: f64,
-    /// The most memory that the process ever held, as a multiple of the model file; `None` where the system does not say.
+    /// The most memory that the process held with one context, as a multiple of the model file; `None` where the system does
+    /// not say.
     peak_over_file: Option<f64>,
     digest: Digest,
 }
@@ -118,22 +119,20 @@ fn candle(path: &Path) -> Result<Loaded, LoadError> {
 impl Report {
     fn of(loaded: &Loaded, measured: &Measured) -> Self {
         let Loaded { engine, kernel, threads } = loaded;
-        let Measured { decode, prefill128, prefill512, batch8, batch16, verify_share, digest, ref serve } =
-            *measured;
-        let peak_over_file = peak_memory().map(|bytes| bytes as f64 / engine.card().file_size.max(1) as f64);
+        let of_file = |bytes: u64| bytes as f64 / engine.card().file_size.max(1) as f64;
         Self {
             profile: engine.profile().to_owned(),
             kernel: kernel.clone(),
             threads: *threads,
-            decode,
-            prefill128,
-            prefill512,
-            batch8,
-            batch16,
-            serve: serve.clone(),
-            verify_share,
-            peak_over_file,
-            digest,
+            decode: measured.decode,
+            prefill128: measured.prefill128,
+            prefill512: measured.prefill512,
+            batch8: measured.batch8,
+            batch16: measured.batch16,
+            serve: measured.serve.clone(),
+            verify_share: measured.verify_share,
+            peak_over_file: measured.peak_memory.map(of_file),
+            digest: measured.digest,
         }
     }
 
@@ -165,12 +164,4 @@ impl Report {
         ];
         rows.iter().try_for_each(|(what, value)| print::line(&format!("{what:<13}  {value}")))
     }
-}
-
-/// The most memory that this process ever held, in bytes.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes << 10)
 }

@@ -185,6 +185,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: &[u8]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn splat_int(self, value: i32) -> [__m256i; 2] {
         [unsafe { _mm256_set1_epi32(value) }; 2]
     }

@@ -101,6 +101,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: &[u8]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn splat_int(self, value: i32) -> __m512i {
         unsafe { _mm512_set1_epi32(value) }
     }
