@@ -43,11 +43,13 @@ pub(crate) async fn run(json: bool) -> Result<(), Failed> {
     for transport in ["tcp", "quic"] {
         let mut mesh = Mesh::meet(transport).await?;
         let mut runs = Vec::new();
-        while runs.len() < RUNS {
-            let number = runs.len();
+        for number in 0.. {
             let run = mesh.run(number).await?;
             // An answer that was faster than the kill says nothing.
             runs.extend(run.moved.then_some(run));
+            if runs.len() == RUNS {
+                break;
+            }
         }
         let identical = runs.iter().filter(|run| run.identical).count();
         let times = |of: fn(&Run) -> Duration| {
@@ -78,7 +80,8 @@ struct Mesh {
     bootstrap: String,
     transport: &'static str,
     providers: Vec<Provider>,
-    answers: Vec<String>,
+    /// The undisturbed answers, and how many tokens each has.
+    answers: Vec<(String, u64)>,
 }
 
 impl Mesh {
@@ -96,8 +99,8 @@ impl Mesh {
         }
         mesh.complete().await?;
         for number in 0..PROMPTS.len() * 4 {
-            let (answer, _) = mesh.answer(number, None).await?;
-            mesh.answers.push(answer);
+            let (answer, tokens, _) = mesh.answer(number, None).await?;
+            mesh.answers.push((answer, tokens));
         }
         Ok(mesh)
     }
@@ -117,14 +120,15 @@ impl Mesh {
     async fn run(&mut self, number: usize) -> Result<Run, Failed> {
         let which = number % self.answers.len();
         // Any token, the first and the last included.
-        let at = (number * 7_919 + 13) as u64 % u64::from(TOKENS);
-        let (answer, run) = self.answer(which, Some(at)).await?;
+        let (undisturbed, tokens) = self.answers[which].clone();
+        let at = (number * 7_919 + 13) as u64 % tokens.max(1);
+        let (answer, _, run) = self.answer(which, Some(at)).await?;
         self.complete().await?;
-        Ok(Run { identical: answer == self.answers[which], ..run })
+        Ok(Run { identical: answer == undisturbed, ..run })
     }
 
     /// The answer to one of the questions; its provider dies when the token with this index has come.
-    async fn answer(&mut self, which: usize, dies_at: Option<u64>) -> Result<(String, Run), Failed> {
+    async fn answer(&mut self, which: usize, dies_at: Option<u64>) -> Result<(String, u64, Run), Failed> {
         let request = JobRequest {
             prompt: Some(PROMPTS[which % PROMPTS.len()].to_owned()),
             max_tokens: Some(TOKENS),
@@ -135,7 +139,7 @@ impl Mesh {
         let mut stream = self.asker.handle().submit(request.spec(clock::now(), None)?)?;
         let (mut text, mut answering, mut dead) = (String::new(), None, None);
         let mut run = Run { identical: false, moved: false, found: Duration::ZERO, whole: Duration::ZERO };
-        let mut last = Instant::now();
+        let (mut last, mut tokens) = (Instant::now(), 0);
         while let Some(event) = stream.next().await {
             match event {
                 JobEvent::Started { provider, .. } => {
@@ -148,7 +152,7 @@ impl Mesh {
                     if run.moved && run.whole.is_zero() {
                         run.whole = last.elapsed();
                     }
-                    last = Instant::now();
+                    (last, tokens) = (Instant::now(), index + 1);
                     text += &token.text;
                     if let Some(victim) = answering.filter(|_| dies_at == Some(index) && dead.is_none()) {
                         self.providers[victim].kill()?;
@@ -162,6 +166,6 @@ impl Mesh {
         if let Some(victim) = dead {
             self.providers[victim] = self.provider(victim)?;
         }
-        Ok((text, run))
+        Ok((text, tokens, run))
     }
 }

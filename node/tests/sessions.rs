@@ -57,7 +57,9 @@ fn other_sessions_are_other_files_and_bad_names_are_refused() {
     let (requester, _providers) = mesh();
     chat(&requester.home, "hello\n", &["--session", "work", "--system", "Be brief."]);
     assert!(requester.home.data().join("sessions/work.jsonl").exists());
-    requester.run(&["chat", "--session", "work", "--system", "Be long."]).refused(3, &["another system prompt"]);
+    requester
+        .run(&["chat", "--session", "work", "--system", "Be long."])
+        .refused(3, &["another system prompt"]);
     requester.run(&["chat", "--session", "../escape"]).refused(2, &["1 to 64 letters"]);
 }
 
