@@ -9,9 +9,11 @@ mod doctor;
 mod find;
 mod models;
 mod peers;
+mod plan;
 mod print;
 mod receipts;
 mod session;
+mod stop;
 mod submit;
 mod up;
 mod verify;
@@ -60,6 +62,8 @@ enum Command {
     Up(up::Up),
     /// Submit a job and stream its answer
     Submit(submit::Submit),
+    /// Check a plan of many jobs, run it, or have one written for a goal
+    Plan(plan::Plan),
     /// Show who offers a capability
     Find(find::Find),
     /// Show which peers are connected or known
@@ -99,6 +103,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         match cli.command {
             Command::Up(up) => up.run(common).await,
             Command::Submit(submit) => submit.run(common).await,
+            Command::Plan(plan) => plan.run(common).await,
             Command::Find(find) => find.run(common).await,
             Command::Peers(peers) => peers.run(common).await,
             Command::Models(models) => models.run(common).await,

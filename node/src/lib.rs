@@ -15,6 +15,7 @@
 //! | [`agents`] | what a peer can do |
 //! | [`net`] | bytes to peers and from peers; the only room that knows libp2p |
 //! | [`datadir`], [`journal`], [`receipts`] | what is kept |
+//! | [`plans`] | plans of many jobs, and what is kept of their runs |
 //! | [`models`] | how a model gets onto this machine |
 //! | [`api`] | the local HTTP API, OpenAI's shape included |
 //! | [`config`], [`hosting`] | flags, environment and `llamesh.toml` → a peer's agents |
@@ -34,6 +35,7 @@ pub mod hosting;
 pub mod journal;
 pub mod models;
 pub mod net;
+pub mod plans;
 pub mod receipts;
 pub mod request;
 mod translate;

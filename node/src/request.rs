@@ -10,6 +10,7 @@
 pub mod form;
 
 use crypto::{Digest, PeerId};
+use protocol::error::Report;
 use protocol::event::JobEvent;
 use protocol::{
     Capability, Chat, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits,
@@ -41,6 +42,12 @@ pub struct JobRequest {
     pub model: Option<String>,
     /// Only this peer.
     pub provider: Option<PeerId>,
+    /// Not these peers: they had a chance already.
+    pub avoid: Vec<PeerId>,
+    /// Tokens of context that the model must have; 0 by default.
+    pub context: u32,
+    /// The most that a provider may ask; without it, the budget alone bounds that.
+    pub ceiling: Option<Price>,
     /// Announce and collect sealed bids instead of asking a few.
     pub auction: bool,
     /// Longest answer in tokens.
@@ -95,13 +102,13 @@ impl JobRequest {
             requirement: Requirement {
                 capability,
                 model,
-                context: 0,
+                context: self.context,
                 // Without a budget only what is free is asked for.
-                ceiling: (budget == Credits::ZERO).then(Price::default),
+                ceiling: if budget == Credits::ZERO { Some(Price::default()) } else { self.ceiling },
             },
             provider: self.provider,
             choosing: if self.auction { Choosing::Auction } else { Choosing::Auto },
-            preference: Preference::default(),
+            preference: Preference { avoid: self.avoid.clone(), ..Preference::default() },
             input: self.input(kind)?,
             sampling: self.sampling(kind),
             limits: Limits {
@@ -198,6 +205,8 @@ pub enum JobUpdate {
         receipt_file: Option<String>,
         /// What was read and written.
         usage: Usage,
+        /// What that costs.
+        cost: Credits,
         /// Why the answer ended.
         finish: protocol::Finish,
     },
@@ -209,6 +218,9 @@ pub enum JobUpdate {
         message: String,
         /// Whether the same job may succeed later or elsewhere.
         retryable: bool,
+        /// The error itself, where it says more than its code.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<JobError>,
     },
     /// So much of the prompt has been read.
     Progress {
@@ -269,6 +281,7 @@ impl JobUpdate {
                         prompt_tokens: completion.receipt.prompt_tokens(),
                         completion_tokens: completion.receipt.answer_tokens(),
                     },
+                    cost: completion.receipt.cost,
                     finish: completion.receipt.finish,
                 }
             }
@@ -295,11 +308,8 @@ const fn is_zero(number: &u64) -> bool {
 
 impl From<JobError> for JobUpdate {
     fn from(error: JobError) -> Self {
-        Self::Failed {
-            code: error.code().to_owned(),
-            message: error.to_string(),
-            retryable: error.retryable(),
-        }
+        let Report { code, message, retryable, detail } = Report::from(&error);
+        Self::Failed { code, message, retryable, detail }
     }
 }
 
