@@ -20,7 +20,7 @@ use crate::message::{Announcement, Ask, Bid, Counter};
 use crate::{Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
 
 use self::job::{Auction, Stage};
-use super::award::{Candidate, Known};
+use super::award::{Candidate, Known, Load};
 use super::collecting::Collecting;
 
 /// What the auctions want done.
@@ -341,16 +341,26 @@ impl Auctions {
 
     /// Once for a job, the best bidder that asks more than the requester wants to pay is told so.
     fn bargain(&mut self, now: Timestamp, job: JobId) {
+        let load = self.load();
         let Some(auction) = self.auctions.get_mut(&job) else { return };
-        let Some((to, counter)) = auction.counter() else { return self.award(now, job) };
+        let Some((to, counter)) = auction.counter(&load) else { return self.award(now, job) };
         auction.countered = true;
         auction.stage = Stage::Bargaining { with: to, until: now.after(self.config.counter) };
         self.outputs.push_back(Output::Counter { to, counter });
     }
 
+    /// What each peer has won and not done yet.
+    fn load(&self) -> Load {
+        let mut load = Load::new();
+        let winners = self.auctions.values().filter_map(|auction| auction.winner.as_ref());
+        winners.for_each(|bid| *load.entry(bid.signer()).or_default() += 1);
+        load
+    }
+
     fn award(&mut self, now: Timestamp, job: JobId) {
+        let load = self.load();
         let Some(auction) = self.auctions.get_mut(&job) else { return };
-        match auction.take_best() {
+        match auction.take_best(&load) {
             Some(bid) => {
                 auction.stage = Stage::Awarded;
                 auction.winner = Some(bid.clone());
