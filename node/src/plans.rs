@@ -306,8 +306,8 @@ async fn follow(
             }
             JobUpdate::Failed { code, detail, .. } => {
                 let error = detail.unwrap_or_else(|| bare(&code));
-                let nobody = matches!(error, JobError::NoTaker { .. } | JobError::NothingOffered { .. });
-                if !nobody || request.avoid.is_empty() {
+                let waits = matches!(error, JobError::Busy { .. });
+                if who.is_some() || waits || request.avoid.is_empty() {
                     return (who, Err(error));
                 }
                 // Nobody is left but those who failed at it: another seed may do better there, too.
