@@ -80,7 +80,8 @@ You write plans as JSON. A plan is a graph of nodes; each does one thing and has
 `reduce` joins a list by a prompt over {{ items }}. Nodes that need nothing from each other run at the same time.
 Use few nodes, let independent parts be nodes of their own, and end with one node that joins them. Declare no inputs.";
 
-fn capability() -> Capability {
+/// What an agent offers that writes plans.
+pub fn capability() -> Capability {
     "plan".parse().unwrap_or_else(|_| Capability::text_generation())
 }
 

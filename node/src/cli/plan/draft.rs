@@ -52,7 +52,10 @@ impl Draft {
     }
 
     async fn question(&self, peer: &Peer) -> Result<JobRequest, Failure> {
-        let found = peer.find(None).await?;
+        // By name as well: a search for everything tells only of peers that are known already.
+        let mut found = peer.find(Some(&planner::capability())).await?;
+        found.extend(peer.find(Some(&Capability::text_generation())).await?);
+        found.extend(peer.find(None).await?);
         let offers = found.iter().flat_map(|found| &found.profile.agents);
         let mut offered: Vec<Capability> = offers.map(|offer| offer.capability.clone()).collect();
         offered.sort_unstable();
