@@ -1,5 +1,7 @@
 //! Plans through the program: many jobs on several peers, what becomes of failures, money and power cuts.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot write its files has failed")]
+
 #[path = "support/support.rs"]
 mod support;
 

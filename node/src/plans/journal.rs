@@ -230,7 +230,7 @@ mod tests {
     fn a_run_comes_back_as_it_was_kept_whatever_a_power_cut_tore() {
         let (_root, dir, mut journal) = begun();
         let run = journal.run().to_owned();
-        assert_eq!(list(&dir).unwrap(), [run.clone()]);
+        assert_eq!(list(&dir).unwrap(), std::slice::from_ref(&run));
         journal.append(&entry(0)).unwrap();
         journal.append(&entry(1)).unwrap();
         let path = journal.path.clone();
