@@ -19,7 +19,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_llamesh");
 const PEERS: usize = 4;
 /// Runs of each; the two are taken in turn.
 const ROUNDS: usize = 3;
-/// A second a job, but for what the mesh adds. A peer that is slow to answer on a busy machine may pass for lost; its job
+/// 19 pauses of 50 ms a job, but for what the mesh adds. A peer that is slow to answer on a busy machine may pass for lost; its job
 /// is tried again, and that time counts.
 const PLAN: &str = "goal = 'spread'
 limits.parallel = 16
