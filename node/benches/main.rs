@@ -1,4 +1,4 @@
-//! What the mesh costs. Four measurements in one program, each a table, or one JSON line with `--json`:
+//! What the mesh costs, and what it gives. Five measurements in one program, each a table, or one JSON line with `--json`:
 //!
 //! | name | what |
 //! |---|---|
@@ -6,8 +6,9 @@
 //! | `demo` | a real model through the mesh beside the model alone; the demo as a newcomer runs it |
 //! | `idle` | memory of a peer without a model |
 //! | `failover` | a provider killed at some token of its answer: the same answer, and the reader's wait |
+//! | `plan` | 64 independent jobs of a plan on four peers, beside one peer |
 //!
-//! `cargo bench -p llamesh-node --bench mesh -- [overhead|demo|idle|failover …] [--json]`; without a name all of them run.
+//! `cargo bench -p llamesh-node --bench mesh -- [overhead|demo|idle|failover|plan …] [--json]`; without a name all of them run.
 //! `BENCHMARKS.md` holds the numbers and how they came about.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its result")]
@@ -18,6 +19,7 @@ mod idle;
 mod overhead;
 mod pair;
 mod plain;
+mod plan;
 mod process;
 mod stats;
 
@@ -42,6 +44,9 @@ async fn main() -> Result<(), Failed> {
     }
     if wanted("failover") {
         failover::run(json).await?;
+    }
+    if wanted("plan") {
+        plan::run(json)?;
     }
     Ok(())
 }

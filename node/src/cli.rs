@@ -12,9 +12,11 @@ mod jobs;
 mod market;
 mod models;
 mod peers;
+mod plan;
 mod print;
 mod receipts;
 mod session;
+mod stop;
 mod submit;
 mod up;
 mod verify;
@@ -65,6 +67,8 @@ enum Command {
     Submit(submit::Submit),
     /// Talk with a model of the mesh, line by line
     Chat(chat::Chat),
+    /// Check a plan of many jobs, run it, or have one written for a goal
+    Plan(plan::Plan),
     /// Show who offers a capability
     Find(find::Find),
     /// Show which peers are connected or known
@@ -111,6 +115,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Up(up) => up.run(common).await,
             Command::Submit(submit) => submit.run(common).await,
             Command::Chat(chat) => chat.run(common).await,
+            Command::Plan(plan) => plan.run(common).await,
             Command::Find(find) => find.run(common).await,
             Command::Peers(peers) => peers.run(common).await,
             Command::Jobs(jobs) => jobs.run(common).await,

@@ -5,6 +5,7 @@
 //! lock           held by the running peer
 //! api            the address of the running peer's local API
 //! journal.redb   what is owed ([`crate::journal`])
+//! plans/         one folder per run of a plan ([`crate::plans::journal`])
 //! receipts/      one file per receipt, mode 0600 ([`crate::receipts`])
 //! sessions/      one file per conversation, mode 0600
 //! ```
@@ -94,6 +95,11 @@ impl DataDir {
     /// Where conversations are kept.
     pub fn sessions(&self) -> PathBuf {
         self.0.join("sessions")
+    }
+
+    /// Where runs of plans are kept.
+    pub fn plans(&self) -> PathBuf {
+        self.0.join("plans")
     }
 
     /// The base address of the running peer's local API, if one runs here.

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use inference::LoadError;
 use protocol::JobError;
+use protocol::plan::{Fault, Mistake};
 
 /// A failed command.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,21 @@ impl From<crate::datadir::DataDirError> for Failure {
 impl From<crate::journal::JournalError> for Failure {
     fn from(error: crate::journal::JournalError) -> Self {
         Self::new(Class::Data, error)
+    }
+}
+
+impl From<crate::plans::journal::JournalError> for Failure {
+    fn from(error: crate::plans::journal::JournalError) -> Self {
+        let unknown = matches!(error, crate::plans::journal::JournalError::Unknown(_));
+        Self::new(if unknown { Class::Request } else { Class::Data }, error)
+    }
+}
+
+impl From<protocol::plan::PlanError> for Failure {
+    fn from(error: protocol::plan::PlanError) -> Self {
+        let unpriced = |mistake: &Mistake| matches!(mistake.fault, Fault::Unpriced { .. });
+        let class = if error.mistakes.iter().any(unpriced) { Class::NoProvider } else { Class::Request };
+        Self::new(class, error)
     }
 }
 

@@ -154,7 +154,8 @@ impl<'a> Host<'a> {
         Ok(match backend {
             Backend::Echo(rate) => {
                 let capability = capability.unwrap_or_else(Capability::text_generation);
-                Arc::new(Echo::new(capability, price, rate).named(name))
+                let echo = Echo::new(capability, price, rate).with_slots(self.resources.slots);
+                Arc::new(echo.named(name))
             }
             Backend::Model(selector) => {
                 let hosted = self.hosted(&selector).await?;

@@ -15,6 +15,7 @@
 //! | [`agents`] | what a peer can do |
 //! | [`net`] | bytes to peers and from peers; the only room that knows libp2p |
 //! | [`datadir`], [`journal`], [`receipts`] | what is kept |
+//! | [`plans`] | plans of many jobs, and what is kept of their runs |
 //! | [`models`] | how a model gets onto this machine |
 //! | [`api`] | the local HTTP API, OpenAI's shape included |
 //! | [`config`], [`hosting`] | flags, environment and `llamesh.toml` → a peer's agents |
@@ -37,6 +38,7 @@ pub mod jobs;
 pub mod journal;
 pub mod models;
 pub mod net;
+pub mod plans;
 pub mod receipts;
 pub mod request;
 mod translate;

@@ -10,6 +10,7 @@
 pub mod form;
 
 use crypto::{Digest, PeerId};
+use protocol::error::Report;
 use protocol::event::JobEvent;
 use protocol::{
     Capability, Chat, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits,
@@ -43,6 +44,12 @@ pub struct JobRequest {
     pub provider: Option<PeerId>,
     /// Rather this peer, at the same price: the one that has read the conversation, where nobody says otherwise.
     pub prefer: Option<PeerId>,
+    /// Not these peers: they had a chance already.
+    pub avoid: Vec<PeerId>,
+    /// Tokens of context that the model must have; 0 by default.
+    pub context: u32,
+    /// The most that a provider may ask; without it, the budget alone bounds that.
+    pub ceiling: Option<Price>,
     /// Announce and collect sealed bids instead of asking a few.
     pub auction: bool,
     /// Longest answer in tokens.
@@ -97,13 +104,13 @@ impl JobRequest {
             requirement: Requirement {
                 capability,
                 model,
-                context: 0,
+                context: self.context,
                 // Without a budget only what is free is asked for.
-                ceiling: (budget == Credits::ZERO).then(Price::default),
+                ceiling: if budget == Credits::ZERO { Some(Price::default()) } else { self.ceiling },
             },
             provider: self.provider,
             choosing: if self.auction { Choosing::Auction } else { Choosing::Auto },
-            preference: Preference { peer: self.prefer, ..Preference::default() },
+            preference: Preference { peer: self.prefer, avoid: self.avoid.clone(), ..Preference::default() },
             input: self.input(kind)?,
             sampling: self.sampling(kind),
             limits: Limits {
@@ -200,10 +207,10 @@ pub enum JobUpdate {
         receipt_file: Option<String>,
         /// What was read and written.
         usage: Usage,
+        /// What that costs.
+        cost: Credits,
         /// Why the answer ended.
         finish: protocol::Finish,
-        /// What is owed for it, in micro-credits.
-        cost: u64,
     },
     /// The last line of a job that was not.
     Failed {
@@ -213,6 +220,9 @@ pub enum JobUpdate {
         message: String,
         /// Whether the same job may succeed later or elsewhere.
         retryable: bool,
+        /// The error itself, where it says more than its code.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<JobError>,
     },
     /// So much of the prompt has been read.
     Progress {
@@ -273,8 +283,8 @@ impl JobUpdate {
                         prompt_tokens: completion.receipt.prompt_tokens(),
                         completion_tokens: completion.receipt.answer_tokens(),
                     },
+                    cost: completion.receipt.cost,
                     finish: completion.receipt.finish,
-                    cost: completion.receipt.cost.0,
                 }
             }
             JobEvent::Failed(error) => error.into(),
@@ -300,11 +310,8 @@ const fn is_zero(number: &u64) -> bool {
 
 impl From<JobError> for JobUpdate {
     fn from(error: JobError) -> Self {
-        Self::Failed {
-            code: error.code().to_owned(),
-            message: error.to_string(),
-            retryable: error.retryable(),
-        }
+        let Report { code, message, retryable, detail } = Report::from(&error);
+        Self::Failed { code, message, retryable, detail }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use protocol::error::Feature;
 use protocol::profile::LatencyClass;
 use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, Price, Speed, Token};
+use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
 use super::{Agent, Context, Job, Running};
@@ -20,13 +21,26 @@ pub struct Echo {
     capability: Capability,
     price: Price,
     rate: Option<u32>,
+    slots: Arc<Semaphore>,
 }
 
 impl Echo {
     /// An echo under `capability`. With a `rate` in tokens per second it goes on to `max_tokens`, at that pace; 0 is
     /// as fast as the mesh can carry.
     pub fn new(capability: Capability, price: Price, rate: Option<u32>) -> Self {
-        Self { name: format!("echo-{capability}"), capability, price, rate }
+        Self {
+            name: format!("echo-{capability}"),
+            capability,
+            price,
+            rate,
+            slots: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    /// The same for so many jobs at once; others wait in their order.
+    #[must_use]
+    pub fn with_slots(self, slots: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))), ..self }
     }
 
     /// The same under another name.
@@ -39,6 +53,8 @@ impl Echo {
         // It says what it heard: in no other form, with no tool, and without any notion of what is likely.
         job.check_without(&[Feature::Constraint, Feature::Logprobs, Feature::Tools, Feature::Continuation])?;
         let text = last_text(&job.input)?;
+        // Never closed, so always had in the end.
+        let _slot = self.slots.acquire().await.map_err(|_| JobError::Engine)?;
         let words: Vec<&str> = text.split_inclusive(' ').flat_map(pieces).collect();
         let limit = job.order.sampling.max_tokens as usize;
         let mut pace = self.rate.and_then(pace);

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 
 use clap::Args;
 use crypto::Digest;
-use protocol::{Capability, Credits};
+use protocol::Capability;
 use tokio::sync::mpsc;
 
 use super::session::{Peer, Through, busy};
@@ -134,7 +134,7 @@ impl Talk<'_> {
             match (outcome, screen.last()) {
                 (Ok(()), Some(JobUpdate::Done { text, provider, receipt, cost, .. })) => {
                     let (previous, left_out) = (Digest::of_content(b""), self.left_out);
-                    let (question, answer, cost) = (question.to_owned(), text, Credits(cost));
+                    let (question, answer) = (question.to_owned(), text);
                     let turn = Turn { previous, question, answer, provider, receipt, cost, left_out };
                     return self.conversation.add(turn).map_err(Failure::of(Class::Internal));
                 }

@@ -4,9 +4,9 @@ use clap::Args;
 use protocol::{AgentOffer, Capability};
 use serde_json::json;
 
-use super::session::{Peer, Through, busy};
+use super::session::Through;
 use super::{Common, print};
-use crate::api::control::{Found, found};
+use crate::api::control::Found;
 use crate::failure::{Class, Failure};
 
 /// Show who offers a capability.
@@ -21,14 +21,7 @@ pub(super) struct Find {
 impl Find {
     pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
         let peer = self.through.reach(&common).await?;
-        let providers = match (&peer, peer.own()) {
-            (Peer::Api(client), _) => {
-                let query = self.capability.as_ref().map(|c| format!("?capability={c}")).unwrap_or_default();
-                client.get(&format!("/control/find{query}")).await?
-            }
-            (_, Some(node)) => found(node, self.capability.clone()).await.map_err(busy)?,
-            (Peer::Own(_), None) => Vec::new(),
-        };
+        let providers = peer.find(self.capability.as_ref()).await?;
         peer.leave().await?;
         show(&self.capability, &providers, common.json)
     }

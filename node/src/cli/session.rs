@@ -4,18 +4,26 @@
 //! running peer is found through its folder, or given by `--api`. The environment of a peer (`LLAMESH_BOOTSTRAP`) also
 //! holds for commands given beside it, so there it is only the last resort: the peer that runs comes first.
 
+use std::sync::Arc;
+
 use clap::Args;
+use eventsource_stream::Eventsource;
+use futures::stream::once;
+use futures::{FutureExt, StreamExt};
+use protocol::{Capability, JobError};
 use serde::de::DeserializeOwned;
 
 use super::Common;
 use crate::agents::Agents;
+use crate::api::control::{Found, found};
 use crate::clock;
 use crate::config;
 use crate::failure::{Class, Failure};
 use crate::handle::{NodeHandle, Unavailable};
 use crate::journal::Journal;
 use crate::net::Address;
-use crate::request::JobUpdate;
+use crate::plans::{Jobs, Updates};
+use crate::request::{JobRequest, JobUpdate};
 use crate::{Node, NodeConfig};
 
 /// Which peer to ask.
@@ -152,9 +160,14 @@ impl Client {
         path: &str,
         body: &T,
     ) -> Result<reqwest::Response, Failure> {
-        let request = self.http.post(format!("{}{path}", self.base)).json(body);
-        let response = request.send().await.map_err(|error| self.gone(&error))?;
+        let response = self.send(path, body).await?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
+    /// Whatever the peer answers.
+    async fn send<T: serde::Serialize>(&self, path: &str, body: &T) -> Result<reqwest::Response, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body);
+        request.send().await.map_err(|error| self.gone(&error))
     }
 
     fn gone(&self, error: &reqwest::Error) -> Failure {
@@ -164,6 +177,32 @@ impl Client {
         );
         Failure::new(Class::Network, what)
     }
+}
+
+impl Jobs for Client {
+    fn stream(&self, request: JobRequest) -> Updates {
+        let client = self.clone();
+        let sent = async move { client.send("/control/jobs", &request).await };
+        let updates = once(sent).flat_map(|response| match response {
+            Ok(response) if response.status().is_success() => {
+                response.bytes_stream().eventsource().map(update_of).boxed()
+            }
+            Ok(refused) => once(refused.json().map(|update| update.unwrap_or_else(|_| lost()))).boxed(),
+            // Without a peer here another try would find none either.
+            Err(failure) => once(async move { JobError::invalid("peer", &failure.message).into() }).boxed(),
+        });
+        updates.boxed()
+    }
+}
+
+/// What the running peer said of a job; a stream that breaks says that the peer is gone.
+fn update_of<E>(event: Result<eventsource_stream::Event, E>) -> JobUpdate {
+    let update = event.ok().and_then(|event| serde_json::from_str(&event.data).ok());
+    update.unwrap_or_else(lost)
+}
+
+fn lost() -> JobUpdate {
+    JobError::ProviderLost.into()
 }
 
 async fn refusal(response: reqwest::Response) -> Failure {
@@ -180,6 +219,25 @@ pub(super) fn busy(_: Unavailable) -> Failure {
 }
 
 impl Peer {
+    /// Who offers a capability, or an ancestor of it; everybody with an agent where there is none.
+    pub(super) async fn find(&self, capability: Option<&Capability>) -> Result<Vec<Found>, Failure> {
+        match self {
+            Self::Api(client) => {
+                let query = capability.map(|c| format!("?capability={c}")).unwrap_or_default();
+                client.get(&format!("/control/find{query}")).await
+            }
+            Self::Own(node) => found(node.handle(), capability.cloned()).await.map_err(busy),
+        }
+    }
+
+    /// Where a plan's jobs go.
+    pub(super) fn jobs(&self) -> Arc<dyn Jobs> {
+        match self {
+            Self::Api(client) => Arc::new(client.clone()),
+            Self::Own(node) => Arc::new(node.handle().clone()),
+        }
+    }
+
     /// The handle of an own peer.
     pub(super) fn own(&self) -> Option<&NodeHandle> {
         match self {

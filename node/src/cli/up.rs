@@ -7,10 +7,10 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use protocol::{Capability, peer};
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::stop::Stop;
 use super::{Common, print};
 use crate::agents::Agents;
 use crate::api::{Api, Server};
@@ -231,7 +231,7 @@ async fn tell_changes(node: NodeHandle, agents: Agents, mut loads: watch::Receiv
     }
 }
 
-async fn serve(mut node: Node, server: Server, held: Held, stop: Stop) -> Result<(), Failure> {
+async fn serve(mut node: Node, server: Server, held: Held, mut stop: Stop) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let api = Api { node: node.handle().clone(), receipts: Some(held.dir().receipts()) };
     let serving = tokio::spawn(server.serve(api, shutdown.clone()));
@@ -244,26 +244,5 @@ async fn serve(mut node: Node, server: Server, held: Held, stop: Stop) -> Result
     match ended {
         Some(ended) => ended,
         None => node.stop().await,
-    }
-}
-
-/// Ctrl-C, or what `docker stop` and service managers send.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    /// From here on the signals do not kill the process any more.
-    fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(Failure::of(Class::Internal));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn heard(mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

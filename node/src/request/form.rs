@@ -29,6 +29,20 @@ impl From<Form> for Constraint {
     }
 }
 
+impl TryFrom<Constraint> for Form {
+    type Error = serde_json::Error;
+
+    /// Fails where a schema is not JSON, which [`Constraint::check`] refuses, too.
+    fn try_from(constraint: Constraint) -> Result<Self, serde_json::Error> {
+        Ok(match constraint {
+            Constraint::Choices(texts) => Self::Choices(texts),
+            Constraint::Grammar(text) => Self::Grammar(text),
+            Constraint::JsonSchema(text) => Self::JsonSchema(RawValue::from_string(text)?),
+            Constraint::Regex(text) => Self::Regex(text),
+        })
+    }
+}
+
 /// What a model may call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,7 +20,7 @@ use crate::message::{Announcement, Ask, Bid, Counter};
 use crate::{Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
 
 use self::job::{Auction, Stage};
-use super::award::{Candidate, Known};
+use super::award::{Candidate, Known, Load};
 use super::collecting::Collecting;
 
 /// What the auctions want done.
@@ -211,14 +211,18 @@ impl Auctions {
     /// model and engine can go on with it, and whoever could do that when the job began is asked at once.
     pub fn on_broken(&mut self, now: Timestamp, job: JobId, error: JobError, answered: bool) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
+        // Who was only out of reach may be back when nobody else is there: the next search may find it.
+        let lost = error == JobError::ProviderLost;
         auction.refusal = Some(error);
         let winner = auction.winner.take();
-        auction.excluded.extend(winner.as_ref().map(|bid| bid.signer()));
+        let signer = winner.as_ref().map(|bid| bid.signer());
+        auction.excluded.extend(signer.filter(|_| !lost));
         auction.bids.retain(|known| known.received.after(STANDS) > now);
         if answered {
             auction.pin(winner.as_ref().and_then(|bid| bid.offer.model.as_ref()));
         }
-        let known: Vec<_> = auction.able.iter().filter(|p| !auction.excluded.contains(p)).copied().collect();
+        let others = |peer: &&PeerId| !auction.excluded.contains(peer) && Some(**peer) != signer;
+        let known: Vec<_> = auction.able.iter().filter(others).copied().collect();
         if auction.bids.is_empty() && answered && !known.is_empty() && auction.spec.provider.is_none() {
             // The next round, without its search.
             auction.rounds += 1;
@@ -341,16 +345,26 @@ impl Auctions {
 
     /// Once for a job, the best bidder that asks more than the requester wants to pay is told so.
     fn bargain(&mut self, now: Timestamp, job: JobId) {
+        let load = self.load();
         let Some(auction) = self.auctions.get_mut(&job) else { return };
-        let Some((to, counter)) = auction.counter() else { return self.award(now, job) };
+        let Some((to, counter)) = auction.counter(&load) else { return self.award(now, job) };
         auction.countered = true;
         auction.stage = Stage::Bargaining { with: to, until: now.after(self.config.counter) };
         self.outputs.push_back(Output::Counter { to, counter });
     }
 
+    /// What each peer has won and not done yet.
+    fn load(&self) -> Load {
+        let mut load = Load::new();
+        let winners = self.auctions.values().filter_map(|auction| auction.winner.as_ref());
+        winners.for_each(|bid| *load.entry(bid.signer()).or_default() += 1);
+        load
+    }
+
     fn award(&mut self, now: Timestamp, job: JobId) {
+        let load = self.load();
         let Some(auction) = self.auctions.get_mut(&job) else { return };
-        match auction.take_best() {
+        match auction.take_best(&load) {
             Some(bid) => {
                 auction.stage = Stage::Awarded;
                 auction.winner = Some(bid.clone());

@@ -5,6 +5,8 @@
 
 #![deny(clippy::float_arithmetic)]
 
+use std::collections::BTreeMap;
+
 use crypto::{PeerId, Verified};
 
 use crate::message::{Ask, Bid};
@@ -32,7 +34,7 @@ pub(super) struct Candidate {
     known: Known,
     /// Of the longest answer.
     cost: Credits,
-    /// Milliseconds until the longest answer is there.
+    /// Milliseconds until the longest answer is there, as the bid says.
     time: u64,
 }
 
@@ -48,33 +50,45 @@ impl Candidate {
     pub(super) fn lowered(&self, ask: &Ask, bid: Verified<Bid>) -> Self {
         Self::new(ask, bid, self.known, self.received)
     }
+
+    /// The same after what this peer has given the bidder already.
+    fn time(&self, load: &Load) -> u64 {
+        let own = load.get(&self.bid.signer()).copied().unwrap_or(0);
+        let alone = self.time / (u64::from(self.bid.queue) + 1);
+        self.time.saturating_add(alone.saturating_mul(own))
+    }
 }
 
+/// How many jobs of this peer's each bidder has won that are not over. Bids do not tell: many that are made at once all
+/// say that nobody waits.
+pub(super) type Load = BTreeMap<PeerId, u64>;
+
 /// The index of the bid that wins; none if there are none.
-pub(super) fn best(bids: &[Candidate], preference: &Preference) -> Option<usize> {
+pub(super) fn best(bids: &[Candidate], preference: &Preference, load: &Load) -> Option<usize> {
     let cheapest = bids.iter().map(|bid| bid.cost.0).min()?;
-    let soonest = bids.iter().map(|bid| bid.time).min()?;
-    let score = |bid: &Candidate| score(bid, preference, cheapest, soonest);
-    (0..bids.len()).min_by_key(|i| score(&bids[*i]))
+    let times: Vec<u64> = bids.iter().map(|bid| bid.time(load)).collect();
+    let soonest = times.iter().copied().min()?;
+    let score = |i: usize| score(&bids[i], times[i], preference, (cheapest, soonest));
+    (0..bids.len()).min_by_key(|i| score(*i))
 }
 
 /// Less is better. Whatever weighs nothing, or too little to tell, still decides between equals.
 fn score(
     bid: &Candidate,
+    time: u64,
     preference: &Preference,
-    cheapest: u64,
-    soonest: u64,
+    (cheapest, soonest): (u64, u64),
 ) -> (u64, Credits, u64, u32, PeerId) {
     let weights = preference.weights;
     let far = preference.peer.is_some_and(|peer| peer != bid.bid.signer());
     let losses = [
         (weights.price, excess(bid.cost.0, cheapest)),
-        (weights.latency, excess(bid.time, soonest)),
+        (weights.latency, excess(time, soonest)),
         (weights.evidence, failures(bid.known)),
         (weights.locality, if far { WHOLE } else { 0 }),
     ];
     let score = losses.into_iter().map(|(weight, loss)| u64::from(weight) * loss).sum();
-    (score, bid.cost, bid.time, bid.known.faults, bid.bid.signer())
+    (score, bid.cost, time, bid.known.faults, bid.bid.signer())
 }
 
 /// By how many thousandths of the best it is more. A best of zero counts as one.

@@ -30,6 +30,10 @@ use crate::{Credits, JobError, Timestamp};
 
 /// Longest wait for a peer that is busy, in milliseconds. Whoever needs longer is not waited for.
 const MAX_PAUSE: u64 = 60_000;
+/// Wait in milliseconds where nobody took the job and nobody said when to come back.
+const PAUSE: u64 = 1_000;
+/// Waits of one try. Being busy is no failure, so none of them is a try; a mesh that is busy for ever is one.
+const MAX_WAITS: u16 = 256;
 
 /// One execution of a plan.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub struct Execution {
     /// Tasks that may start, each not before a time.
     ready: BTreeMap<TaskId, Timestamp>,
     running: BTreeMap<TaskId, Running>,
+    /// How often a task has waited because all were busy.
+    waited: BTreeMap<TaskId, u16>,
     /// Tasks whose question is being asked for another one.
     following: BTreeMap<Digest, BTreeSet<TaskId>>,
     /// Answers by question.
@@ -94,6 +100,7 @@ impl Execution {
             values: BTreeMap::new(),
             ready: BTreeMap::new(),
             running: BTreeMap::new(),
+            waited: BTreeMap::new(),
             following: BTreeMap::new(),
             answers: BTreeMap::new(),
             restored: BTreeMap::new(),
@@ -125,8 +132,13 @@ impl Execution {
                 let Some(running) = self.release(&task, Credits::ZERO) else { return };
                 let pause = match error {
                     JobError::Busy { retry_after_ms } => retry_after_ms.min(MAX_PAUSE),
+                    JobError::NoTaker { .. } => PAUSE,
                     _ => 0,
                 };
+                if pause > 0 && self.may_wait(&task) {
+                    self.ready.insert(task, now.after(pause));
+                    return self.advance(now);
+                }
                 let (digest, cost, receipt) = (running.digest, Credits::ZERO, None);
                 let outcome = Outcome::Failed { why: error.to_string(), retryable: error.retryable() };
                 self.record(now, Entry { task, digest, outcome, cost, provider, receipt }, pause);
@@ -308,6 +320,13 @@ impl Execution {
         let running = self.running.remove(task)?;
         self.purse.settle(&task.node, running.share, cost);
         Some(running)
+    }
+
+    /// Counts a wait, as long as there may be one more.
+    fn may_wait(&mut self, task: &TaskId) -> bool {
+        let waited = self.waited.entry(task.clone()).or_default();
+        *waited += 1;
+        *waited <= MAX_WAITS
     }
 
     fn record(&mut self, now: Timestamp, entry: Entry, pause: u64) {

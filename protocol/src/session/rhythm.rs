@@ -120,7 +120,10 @@ impl Rhythm {
 
     /// How long an answer to the question may take.
     fn grace(&self) -> u64 {
-        let usual = self.round_trip.map_or(FIRST_GRACE, |took| (took * 4).max(SHORTEST_GRACE));
+        let gap = self.gap.unwrap_or(0);
+        // Nobody reads yet, and a machine that is just given many jobs is slow to answer.
+        let least = if self.begun { SHORTEST_GRACE.max(gap * 4) } else { UNREAD_GRACE };
+        let usual = self.round_trip.map_or(FIRST_GRACE, |took| (took * 4).max(least));
         (usual << self.hasty.min(4)).min(self.patience)
     }
 }
@@ -135,6 +138,8 @@ const LONGEST_PAUSE: u64 = 2_000;
 const FIRST_GRACE: u64 = 3_000;
 /// A machine whose cores are all at work answers within this, in milliseconds.
 const SHORTEST_GRACE: u64 = 100;
+/// The same before the first token, when a little patience costs no reader a pause.
+const UNREAD_GRACE: u64 = 2_000;
 /// An answer that has begun goes on within this, in milliseconds, or somebody else takes it.
 const SHORTEST_STALL: u64 = 20_000;
 
@@ -170,7 +175,7 @@ mod tests {
         let (rhythm, last) = steady(5, 40);
         assert_eq!(given_up(rhythm, last), SHORTEST_PAUSE + SHORTEST_GRACE);
         let (rhythm, last) = steady(100, 40);
-        assert_eq!(given_up(rhythm, last), 420 + SHORTEST_GRACE);
+        assert_eq!(given_up(rhythm, last), 420 + 400, "slow streams have slow machines");
     }
 
     #[test]

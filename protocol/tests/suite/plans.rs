@@ -261,6 +261,22 @@ fn a_busy_mesh_is_given_time() {
 }
 
 #[test]
+fn being_busy_is_no_try_until_it_has_been_too_often() {
+    let checked = nodes("[nodes.a]\nretries = 0\ngenerate.prompt = 'x'");
+    let mut story = Story::begin(checked, json!({}), Vec::new());
+    let task = story.tasks[0].clone();
+    for wait in 1..=256 {
+        story.tell(&task, Credits::ZERO, Err(JobError::NoTaker { asked: 3 }));
+        story.execution.handle_timeout(START.after(1000 * wait));
+        assert_eq!(story.drain().len(), 1);
+        assert_eq!(story.tasks.last().unwrap().id, task.id, "the same try");
+    }
+    assert_eq!(story.journal, [], "nothing has happened that is worth a record");
+    story.tell(&task, Credits::ZERO, Err(JobError::NoTaker { asked: 3 }));
+    assert_eq!(story.failure().0, Some("a"));
+}
+
+#[test]
 fn a_plan_that_is_late_fails_and_takes_its_jobs_back() {
     let checked = nodes("limits.timeout = 1000\n[nodes.a.generate]\nprompt = 'x'");
     let mut story = Story::begin(checked, json!({}), Vec::new());

@@ -12,7 +12,7 @@ use crate::{
     Timestamp,
 };
 
-use super::super::award::{self, Candidate};
+use super::super::award::{self, Candidate, Load};
 use super::super::collecting::Collecting;
 use super::{Config, MAX_BIDS, QUOTES};
 
@@ -200,15 +200,15 @@ impl Auction {
         if self.bids.len() < MAX_BIDS && self.goes_on(&bid.offer) { Ok(()) } else { Err(None) }
     }
 
-    pub(super) fn take_best(&mut self) -> Option<Verified<Bid>> {
-        let best = award::best(&self.bids, &self.spec.preference)?;
+    pub(super) fn take_best(&mut self, load: &Load) -> Option<Verified<Bid>> {
+        let best = award::best(&self.bids, &self.spec.preference, load)?;
         Some(self.bids.swap_remove(best).bid)
     }
 
     /// The counter-offer to the best bid, if it is the first of this job and the bid asks more than is wanted.
-    pub(super) fn counter(&self) -> Option<(PeerId, Counter)> {
+    pub(super) fn counter(&self, load: &Load) -> Option<(PeerId, Counter)> {
         let target = self.spec.preference.target.filter(|_| !self.countered)?;
-        let best = &self.bids[award::best(&self.bids, &self.spec.preference)?].bid;
+        let best = &self.bids[award::best(&self.bids, &self.spec.preference, load)?].bid;
         let price = best.price().cheaper(target);
         let counter = Counter { job: best.job, bid: best.digest(), price };
         (price != best.price()).then(|| (best.signer(), counter))
