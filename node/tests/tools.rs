@@ -1,5 +1,7 @@
 //! Tools as agents, with real programs: what they are given, what they may have, and that nothing of them is left.
 
+#![expect(clippy::unwrap_used, reason = "tests say by failing")]
+
 #[path = "support/support.rs"]
 mod support;
 

@@ -93,8 +93,14 @@ impl Program {
         let (status, output, (), ()) = tokio::try_join!(
             async { process.wait().await.map_err(Stopped::from) },
             read(stdout, self.limits.output),
-            async { Ok(feed(stdin, arguments).await) },
-            async { Ok(process::log(&name, stderr).await) },
+            async {
+                feed(stdin, arguments).await;
+                Ok(())
+            },
+            async {
+                process::log(&name, stderr).await;
+                Ok(())
+            },
         )?;
         let done = if status.signal().is_some() { None } else { Some(status.success()) };
         Ok(Ended { done, output })
