@@ -9,11 +9,13 @@
 //! | [`model`] | a model with a system prompt, on this machine | by the model's digest |
 //! | [`embedder`] | a model that makes vectors, on this machine | by the model's digest, `consistent` at best |
 //! | [`echo`] | the prompt itself, word by word; for tests and measurements | `unverifiable` |
+//! | [`tool`] | a program, or a tool of an MCP server | `unverifiable` |
 //! | [`upstream`] | an OpenAI-compatible server | `unverifiable` |
 
 pub mod echo;
 pub mod embedder;
 pub mod model;
+pub mod tool;
 pub mod upstream;
 
 use std::collections::BTreeMap;

@@ -29,9 +29,20 @@
 //! [[agent]]
 //! capability = "text.generation"
 //! upstream = { url = "https://api.example/v1", model = "big-one", key_env = "BIG_ONE_KEY" }
+//!
+//! # A program: arguments as JSON on its stdin, its answer on stdout. Without a shell, in an empty folder and environment.
+//! [[agent]]
+//! capability = "tool.calculator"
+//! program = { path = "calculator", args = ["--json"], timeout_s = 30, memory_mib = 512, output_kib = 64 }
+//!
+//! # A tool of a server that speaks the Model Context Protocol: `command`, or `url` with or without `key_env`.
+//! [[agent]]
+//! capability = "tool.weather"
+//! mcp = { command = ["weather-server", "--stdio"], env = ["WEATHER_KEY"], tool = "forecast" }
 //! ```
 
 pub mod memory;
+pub mod tool;
 
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
@@ -43,6 +54,7 @@ use protocol::{Capability, Credits, Price};
 use serde::Deserialize;
 
 pub use self::memory::Memory;
+use self::tool::{McpSettings, ProgramSettings};
 use crate::failure::{Class, Failure};
 use crate::net::Address;
 
@@ -107,12 +119,16 @@ pub struct AgentSettings {
     pub name: Option<String>,
     /// What it does.
     pub capability: Capability,
-    /// With which model; excludes `engine` and `upstream`.
+    /// With which model; of this and the next four there is exactly one.
     pub model: Option<String>,
     /// `echo[:RATE]`.
     pub engine: Option<String>,
     /// With which server.
     pub upstream: Option<UpstreamSettings>,
+    /// With which program.
+    pub program: Option<ProgramSettings>,
+    /// With which tool of an MCP server.
+    pub mcp: Option<McpSettings>,
     /// Put before chats that bring no system prompt.
     pub system: Option<String>,
     /// Whether `system` is no secret. Then what was computed of it for one requester serves the next one too, who could
@@ -146,8 +162,14 @@ impl Settings {
     /// [`Class::Usage`], naming the line.
     pub fn read(path: &Path, asked_for: bool) -> Result<Self, Failure> {
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text)
-                .map_err(|error| Failure::new(Class::Usage, format!("{}: {error}", path.display()))),
+            Ok(text) => {
+                let wrong = |error: &dyn std::fmt::Display| {
+                    Failure::new(Class::Usage, format!("{}: {error}", path.display()))
+                };
+                let settings: Self = toml::from_str(&text).map_err(|error| wrong(&error))?;
+                let file = std::path::absolute(path).map_err(|error| wrong(&error))?;
+                Ok(settings.beside(file.parent().unwrap_or(path)))
+            }
             // A data directory that is no folder is told by whoever needs it.
             Err(error)
                 if !asked_for && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
@@ -156,6 +178,14 @@ impl Settings {
             }
             Err(error) => Err(Failure::new(Class::Usage, format!("{}: {error}", path.display()))),
         }
+    }
+
+    /// What is said of files beside these settings, whoever reads them from wherever.
+    fn beside(mut self, folder: &Path) -> Self {
+        for agent in &mut self.agent {
+            agent.program = agent.program.take().map(|program| program.beside(folder));
+        }
+        self
     }
 
     /// These settings where they say something, `file`'s where not.
@@ -253,24 +283,19 @@ pub struct AgentPlan {
 pub enum Backend {
     /// The prompt itself, at a rate.
     Echo(Option<u32>),
+    /// A tool of an MCP server.
+    Mcp(McpSettings),
     /// A model, by name or file.
     Model(String),
+    /// A program.
+    Program(ProgramSettings),
     /// A server.
     Upstream(UpstreamSettings),
 }
 
 impl AgentSettings {
     fn plan(&self) -> Result<AgentPlan, Failure> {
-        let backend = match (&self.model, &self.engine, &self.upstream) {
-            (Some(model), None, None) => Backend::Model(model.clone()),
-            (None, Some(engine), None) => parse_engine(engine)?,
-            (None, None, Some(upstream)) => Backend::Upstream(upstream.clone()),
-            _ => {
-                let what =
-                    format!("agent `{}` needs exactly one of model, engine and upstream", self.capability);
-                return Err(Failure::new(Class::Usage, what));
-            }
-        };
+        let backend = self.backend()?;
         if self.system.is_some() && !matches!(backend, Backend::Model(_)) {
             let what = format!("agent `{}`: a system prompt goes with a model only", self.capability);
             return Err(Failure::new(Class::Usage, what));
@@ -290,6 +315,27 @@ impl AgentSettings {
             public_system: self.public_system,
             price: Price { prompt: Credits(self.price_prompt), completion: Credits(self.price_completion) },
         })
+    }
+}
+
+impl AgentSettings {
+    /// The one thing that is behind it.
+    fn backend(&self) -> Result<Backend, Failure> {
+        let wrong = |what: String| Failure::new(Class::Usage, format!("agent `{}`: {what}", self.capability));
+        let backends = [
+            self.model.clone().map(Backend::Model).map(Ok),
+            self.engine.as_deref().map(parse_engine),
+            self.upstream.clone().map(Backend::Upstream).map(Ok),
+            self.program
+                .clone()
+                .map(|program| program.check().map(|()| Backend::Program(program)).map_err(wrong)),
+            self.mcp.clone().map(|mcp| mcp.check().map(|()| Backend::Mcp(mcp)).map_err(wrong)),
+        ];
+        let mut backends = backends.into_iter().flatten();
+        match (backends.next(), backends.next()) {
+            (Some(backend), None) => backend,
+            _ => Err(wrong("needs exactly one of model, engine, upstream, program and mcp".to_owned())),
+        }
     }
 }
 
@@ -361,6 +407,44 @@ mod tests {
         assert_eq!((over.memory.map(Memory::bytes), over.idle_unload_s), (Some(1), Some(5)));
         let refused = toml::from_str::<Settings>("memory = \"much\"").unwrap_err();
         assert!(refused.to_string().contains("GiB"), "{refused}");
+    }
+
+    #[test]
+    fn a_tool_is_declared_with_limits_that_make_sense() {
+        let tool = |what: &str| settings(&format!("[[agent]]\ncapability = \"tool\"\n{what}")).agents();
+        let program = "program = { path = \"add\" }";
+        let plans = tool(program).unwrap();
+        let Backend::Program(found) = &plans[0].backend else { panic!("{plans:?}") };
+        assert_eq!((found.timeout_s, found.memory_mib, found.output_kib), (30, 512, 64));
+        let mcp = "mcp = { url = \"http://127.0.0.1:1/mcp\", tool = \"add\" }";
+        assert!(matches!(tool(mcp).unwrap()[0].backend, Backend::Mcp(_)));
+        for wrong in [
+            format!("{program}\n{mcp}"),
+            format!("{program}\nengine = \"echo\""),
+            "program = { path = \"add\", timeout_s = 0 }".to_owned(),
+            "program = { path = \"add\", memory_mib = 0 }".to_owned(),
+            "program = { path = \"add\", output_kib = 0 }".to_owned(),
+            "program = { path = \"add\", output_kib = 4097 }".to_owned(),
+            "mcp = { tool = \"add\" }".to_owned(),
+            "mcp = { tool = \"add\", command = [\"x\"], url = \"http://127.0.0.1:1\" }".to_owned(),
+            "mcp = { tool = \"add\", command = [\"x\"], key_env = \"K\" }".to_owned(),
+            "mcp = { tool = \"add\", url = \"http://127.0.0.1:1\", env = [\"K\"] }".to_owned(),
+        ] {
+            assert_eq!(tool(&wrong).unwrap_err().class, Class::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_found_beside_the_settings_wherever_the_peer_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("llamesh.toml");
+        for (written, found) in [("bin/add", folder.path().join("bin/add")), ("/bin/add", "/bin/add".into())]
+        {
+            let agent = format!("[[agent]]\ncapability = \"tool\"\nprogram = {{ path = \"{written}\" }}");
+            std::fs::write(&file, agent).unwrap();
+            let settings = Settings::read(&file, true).unwrap();
+            assert_eq!(settings.agent[0].program.as_ref().unwrap().path, found);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{AgentOffer, Capability, JobError, Profile};
+use protocol::{AgentOffer, Capability, JobError, JobKind, Price, Profile};
 
 use self::library::{Hosted, LeaseError, Library};
 use self::residency::Policy;
@@ -27,6 +27,9 @@ use self::volume::Volume;
 use crate::agents::echo::Echo;
 use crate::agents::embedder::EmbedderAgent;
 use crate::agents::model::ModelAgent;
+use crate::agents::tool::mcp::{McpError, McpTool};
+use crate::agents::tool::program::Program;
+use crate::agents::tool::{Tool, ToolAgent};
 use crate::agents::upstream::{ApiKey, Server, Upstream};
 use crate::agents::{Agent, Agents};
 use crate::config::{AgentPlan, Backend, Memory, UpstreamSettings};
@@ -120,7 +123,8 @@ impl<'a> Host<'a> {
                 Err(Unhosted::Failed(failure)) => return Err(failure),
             };
             let AgentOffer { agent: name, capability, .. } = agent.offer();
-            if !agent.takes(kind_of(&capability)) {
+            // Whoever wants a tool says so, under whatever capability.
+            if !agent.takes(kind_of(&capability)) && !agent.takes(JobKind::Call) {
                 let what = format!("the agent `{name}` would get jobs that it cannot do");
                 let next = "what makes vectors goes under text.embedding, and nothing else does";
                 return Err(Failure::new(Class::Usage, format!("{what}: {next}")));
@@ -176,6 +180,20 @@ impl<'a> Host<'a> {
                     }
                 }
             }
+            Backend::Mcp(settings) => {
+                let name_of = settings.tool.clone();
+                let tool =
+                    McpTool::connect(settings).await.map_err(|error| Unhosted::of_mcp(&name_of, error))?;
+                self.tool(Tool::Mcp(tool), (name, capability), price)
+            }
+            Backend::Program(settings) => {
+                let path = settings.path.clone();
+                let open = tokio::task::spawn_blocking(move || Program::open(settings)).await;
+                let unread =
+                    |error| Failure::new(Class::Usage, format!("the tool {}: {error}", path.display()));
+                let program = open.map_err(Failure::of(Class::Internal))?.map_err(unread)?;
+                self.tool(Tool::Program(program), (name, capability), price)
+            }
             Backend::Upstream(settings) => {
                 let capability = capability.unwrap_or_else(Capability::text_generation);
                 let server = server(settings)?;
@@ -183,6 +201,16 @@ impl<'a> Host<'a> {
                 Arc::new(upstream.named(name))
             }
         })
+    }
+
+    fn tool(
+        &self,
+        tool: Tool,
+        (name, capability): (Option<String>, Option<Capability>),
+        price: Price,
+    ) -> Arc<dyn Agent> {
+        let capability = capability.unwrap_or_else(Capability::tool);
+        Arc::new(ToolAgent::new(tool, (capability, price), self.resources.slots).named(name))
     }
 
     /// A model that generates: fetched, and loaded if it fits.
@@ -251,6 +279,15 @@ impl Unhosted {
                 failure => Self::Failed(failure),
             },
             other => Self::Failed(JobError::from(other).into()),
+        }
+    }
+
+    /// A server that is down is no fault of the settings; a tool that it does not have is.
+    fn of_mcp(tool: &str, error: McpError) -> Self {
+        let failure = Failure::new(Class::Usage, format!("the tool `{tool}`: {error}"));
+        match error {
+            McpError::Address(_) | McpError::Key(_) | McpError::Unknown(..) => Self::Failed(failure),
+            _ => Self::Damaged(failure),
         }
     }
 

@@ -17,6 +17,7 @@ use protocol::{
     Logprobs, Preference, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Usage,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::models;
 use crate::receipts;
@@ -26,7 +27,7 @@ use form::{Form, ToolOffer};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobRequest {
-    /// The conversation so far; excludes `prompt`, `text` and `tokens`.
+    /// The conversation so far; excludes `prompt`, `text`, `tokens` and `call`.
     pub messages: Vec<ChatMessage>,
     /// A single message of a user.
     pub prompt: Option<String>,
@@ -34,9 +35,11 @@ pub struct JobRequest {
     pub text: Option<String>,
     /// Token ids of the model, which must be named.
     pub tokens: Vec<u32>,
-    /// What is to be done; by default what is done under the capability.
+    /// Arguments of a tool: a JSON object.
+    pub call: Option<Box<RawValue>>,
+    /// What is to be done; by default what is done under the capability, or with the input.
     pub kind: Option<JobKind>,
-    /// What is needed; `text.generation` by default.
+    /// What is needed; `text.generation` by default, of a call `tool`.
     pub capability: Option<Capability>,
     /// With which model: a known name, a name on offer, or a digest.
     pub model: Option<String>,
@@ -97,8 +100,10 @@ impl JobRequest {
     /// [`JobError::Invalid`] where input is missing or doubled, and what [`JobSpec::check`] finds.
     pub fn spec(&self, now: Timestamp, model: Option<Digest>) -> Result<JobSpec, JobError> {
         let budget = Credits(self.budget.unwrap_or(0));
-        let capability = self.capability.clone().unwrap_or_else(Capability::text_generation);
-        let kind = self.kind.unwrap_or_else(|| kind_of(&capability));
+        let usual = if self.call.is_some() { Capability::tool } else { Capability::text_generation };
+        let capability = self.capability.clone().unwrap_or_else(usual);
+        let usual = if self.call.is_some() { JobKind::Call } else { kind_of(&capability) };
+        let kind = self.kind.unwrap_or(usual);
         let spec = JobSpec {
             kind,
             requirement: Requirement {
@@ -128,17 +133,25 @@ impl JobRequest {
 
     /// What the work starts from: exactly one of what may be given.
     fn input(&self, kind: JobKind) -> Result<Input, JobError> {
-        let given =
-            [self.prompt.is_some(), !self.messages.is_empty(), self.text.is_some(), !self.tokens.is_empty()];
+        let given = [
+            self.prompt.is_some(),
+            !self.messages.is_empty(),
+            self.text.is_some(),
+            !self.tokens.is_empty(),
+            self.call.is_some(),
+        ];
         match given.iter().filter(|given| **given).count() {
             0 => return Err(JobError::invalid("prompt", "is missing: give a prompt or messages")),
             1 => {}
             _ => {
-                let problem = "messages, text and tokens exclude each other: give one of them";
+                let problem = "messages, text, tokens and call exclude each other: give one of them";
                 return Err(JobError::invalid("prompt", problem));
             }
         }
         let input = match (&self.text, &self.prompt) {
+            _ if self.call.is_some() => {
+                Input::Json(self.call.as_deref().map_or("", RawValue::get).to_owned())
+            }
             _ if !self.tokens.is_empty() => Input::Tokens(self.tokens.clone()),
             (Some(text), _) => Input::Text(text.clone()),
             (None, Some(prompt)) => Input::Chat(vec![ChatMessage::new(Role::User, prompt)].into()),

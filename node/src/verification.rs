@@ -111,10 +111,13 @@ impl Verdict {
 pub fn replayable(file: &ReceiptFile) -> Result<(&Receipt, &Opening, crypto::Digest), Verdict> {
     let unverifiable = |why: &str| Verdict::new(Word::Unverifiable, why);
     let receipt = file.receipt.value();
-    let Some(model) = receipt.model else {
+    if receipt.kind == JobKind::Call {
         return Err(unverifiable(
-            "the agent named no model (an echo, an upstream or a program): it cannot be replayed",
+            "a tool was called: nothing of its answer can be computed again, only who gave it is known",
         ));
+    }
+    let Some(model) = receipt.model else {
+        return Err(unverifiable("the agent named no model (an echo or an upstream): it cannot be replayed"));
     };
     match &file.opening {
         Some(opening) => Ok((receipt, opening, model)),

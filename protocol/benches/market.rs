@@ -18,7 +18,7 @@ use protocol::job::Salt;
 use protocol::message::Start;
 use protocol::peer::Config;
 use protocol::profile::LatencyClass;
-use protocol::receipt::prompt_digest;
+use protocol::receipt::{Rendering, prompt_digest};
 use protocol::{
     AgentOffer, Capability, Choosing, Credits, Event, Finish, Frame, Input, JobEvent, JobId, JobKind,
     JobSpec, Limits, ModelOffer, Output, Peer, Preference, Price, Profile, Request, Requirement, Response,
@@ -214,7 +214,7 @@ impl Pair {
 }
 
 fn answer() -> impl Iterator<Item = Production> {
-    let prompt = Production::Prompt { tokens: 16, digest: prompt_digest(&[1; 16]), template_time: 0 };
+    let prompt = Production::Prompt(Rendering { prompt: prompt_digest(&[1; 16]), tokens: 16, template_time: 0 });
     let token = |index| Production::from(Token { id: Some(index), text: " word".into() });
     let tokens = (0..TOKENS).map(token);
     [prompt].into_iter().chain(tokens).chain([Production::Finished(Finish::EndOfText)])

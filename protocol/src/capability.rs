@@ -28,6 +28,11 @@ impl Capability {
         Self("text.embedding".to_owned())
     }
 
+    /// What tools do, whichever.
+    pub fn tool() -> Self {
+        Self("tool".to_owned())
+    }
+
     /// The path.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::JobError;
-use crate::constraint::is_json;
+use crate::constraint::is_json_object;
 
 /// Who speaks in a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl Tool {
 
     fn check(&self) -> Result<(), JobError> {
         check_name("tools", &self.name)?;
-        if self.parameters.trim_start().starts_with('{') && is_json(&self.parameters) {
+        if is_json_object(&self.parameters) {
             return Ok(());
         }
         let problem =

@@ -63,3 +63,8 @@ impl Constraint {
 pub(crate) fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
+
+/// The same of a document that is an object.
+pub(crate) fn is_json_object(text: &str) -> bool {
+    text.trim_start().starts_with('{') && is_json(text)
+}

@@ -1,6 +1,5 @@
 //! A job: what is wanted, of whom, from what input, within which limits.
 //!
-//! The wire types hold the whole vocabulary of the SPEC, also what nothing fills yet (`call`); that answers `unsupported`.
 //! Until the first release a part may still change its bytes, together with SPEC, vectors and schemas; after it, a change
 //! is a new version of the protocol.
 
@@ -10,6 +9,7 @@ use std::str::FromStr;
 use crypto::{Digest, Hasher, PeerId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::constraint::is_json_object;
 use crate::error::Feature;
 use crate::{Capability, Chat, Constraint, Credits, JobError, Logprobs, Price, Timestamp, codec};
 
@@ -21,7 +21,7 @@ pub struct JobId(pub [u8; 16]);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobKind {
-    /// Run a tool (reserved).
+    /// The answer of a tool.
     Call,
     /// The vector of a text.
     Embed,
@@ -36,21 +36,26 @@ impl JobKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Call, Self::Embed, Self::Generate, Self::Score];
 
-    /// Refuses what is reserved, and what makes no sense with this kind.
+    /// Refuses what makes no sense with this kind.
     ///
     /// # Errors
     /// [`JobError::Unsupported`].
     pub fn check(self, input: &Input, constraint: Option<&Constraint>) -> Result<(), JobError> {
         let refuse = |feature| Err(JobError::Unsupported { feature });
-        match self {
-            Self::Call => refuse(Feature::JobKind),
-            Self::Embed | Self::Score if constraint.is_some() => refuse(Feature::Constraint),
-            Self::Score if !matches!(input, Input::Text(_) | Input::Tokens(_)) => refuse(Feature::Input),
-            Self::Embed | Self::Generate | Self::Score => constraint.map_or(Ok(()), Constraint::check),
+        let fits = match self {
+            Self::Call => matches!(input, Input::Json(_)),
+            Self::Embed | Self::Generate => !matches!(input, Input::Json(_)),
+            Self::Score => matches!(input, Input::Text(_) | Input::Tokens(_)),
+        };
+        match constraint {
+            Some(_) if self != Self::Generate => refuse(Feature::Constraint),
+            _ if !fits => refuse(Feature::Input),
+            constraint => constraint.map_or(Ok(()), Constraint::check),
         }
     }
 
-    /// Whether an answer of this kind, ordered of `model`, is made of tokens with ids. Vectors and scores never are.
+    /// Whether an answer of this kind, ordered of `model`, is made of tokens with ids. Vectors, scores and
+    /// answers of tools never are.
     pub fn has_ids(self, model: Option<Digest>) -> bool {
         model.is_some() && self == Self::Generate
     }
@@ -75,7 +80,7 @@ pub struct Requirement {
 pub enum Input {
     /// A conversation; the model's own template renders it.
     Chat(Chat),
-    /// Arguments of a tool as JSON text (reserved).
+    /// Arguments of a tool: the text of a JSON object.
     Json(String),
     /// Raw text, rendered by nothing.
     Text(String),
@@ -90,15 +95,17 @@ impl Input {
         Hasher::new("request").part(&salt.0).part(&codec::encode(self)).finish()
     }
 
-    /// Refuses what is reserved, empty or too long.
+    /// Refuses what is empty, too long, or not what it should be.
     ///
     /// # Errors
     /// [`JobError::Invalid`] or [`JobError::Unsupported`].
     pub fn check(&self) -> Result<(), JobError> {
         match self {
             Self::Chat(chat) => chat.check()?,
-            Self::Json(_) => return Err(JobError::Unsupported { feature: Feature::Input }),
-            Self::Text(_) | Self::Tokens(_) => {}
+            Self::Json(text) if !is_json_object(text) => {
+                return Err(JobError::invalid("input", "must be a JSON object: the arguments of the tool"));
+            }
+            Self::Json(_) | Self::Text(_) | Self::Tokens(_) => {}
         }
         // Names and the like count, too: what is sent is the encoding.
         if self.is_empty() || codec::encode(self).len() > JobSpec::MAX_INPUT {

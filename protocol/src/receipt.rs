@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Salt;
 use crate::{
-    Capability, Constraint, Credits, Input, JobId, JobKind, Limits, Price, Sampling, Timestamp, Usage, codec,
+    Capability, Constraint, Credits, Input, JobError, JobId, JobKind, Limits, Price, Sampling, Timestamp,
+    Usage, codec,
 };
 
 /// Tokens that one segment signature speaks for: what a provider that dies leaves behind is never older.
@@ -249,6 +250,23 @@ impl Token {
     pub const MAX_TEXT: usize = 8 << 10;
     /// Longest text of a whole answer in bytes: what a requester has to keep of one job.
     pub const MAX_ANSWER: usize = 4 << 20;
+
+    /// A text in pieces without ids, characters whole, as many as `sampling` allows.
+    ///
+    /// # Errors
+    /// [`JobError::Invalid`] when they are too many.
+    pub fn pieces(mut text: &str, sampling: &Sampling) -> Result<Vec<Self>, JobError> {
+        let mut pieces = Vec::new();
+        while !text.is_empty() {
+            let (piece, rest) = text.split_at(text.floor_char_boundary(Self::MAX_TEXT));
+            pieces.push(Self { id: None, text: piece.to_owned() });
+            text = rest;
+        }
+        if pieces.len() > sampling.max_tokens as usize {
+            return Err(JobError::invalid("max_tokens", &format!("must be {} at least", pieces.len())));
+        }
+        Ok(pieces)
+    }
 
     /// True when this may come after `before` in an answer whose tokens have ids ([`JobKind::has_ids`]), or have not.
     ///

@@ -102,11 +102,7 @@ impl Scores {
                 "has too many tokens to score at once: send it in parts, or ask for fewer alternatives";
             return Err(JobError::invalid("input", problem));
         }
-        let pieces: Vec<Token> = pieces(&text).collect();
-        if pieces.len() > sampling.max_tokens as usize {
-            return Err(JobError::invalid("max_tokens", &format!("must be {} at least", pieces.len())));
-        }
-        Ok(pieces)
+        Token::pieces(&text, sampling)
     }
 
     /// Reads the text of an answer; `None` where it is not one.
@@ -121,13 +117,4 @@ impl Scores {
         (self.texts.len(), self.logprobs.len(), self.top.len()) == (len, len, len)
             && (0..len).all(|at| if at == 0 { first(at) } else { later(at) })
     }
-}
-
-/// A long text in pieces that frames hold, characters whole.
-fn pieces(mut text: &str) -> impl Iterator<Item = Token> {
-    std::iter::from_fn(move || {
-        let (piece, rest) = text.split_at(text.floor_char_boundary(Token::MAX_TEXT));
-        text = rest;
-        (!piece.is_empty()).then(|| Token { id: None, text: piece.to_owned() })
-    })
 }

@@ -106,15 +106,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`], when the address could never work.
     pub fn new(server: Server, capability: Capability, price: Price) -> Result<Self, UpstreamError> {
-        let address = Url::parse(&server.base_url).ok().filter(Url::has_host);
-        let address = address.filter(|url| matches!(url.scheme(), "http" | "https"));
-        let address = address.ok_or_else(|| UpstreamError::Address(server.base_url.clone()))?;
-        if !address.username().is_empty() || address.password().is_some() {
-            return Err(UpstreamError::Credentials);
-        }
-        let client = Client::builder().connect_timeout(CONNECT).redirect(redirect::Policy::none());
-        // Without TLS there is no need for the system's certificates, which a container may not have.
-        let client = if address.scheme() == "http" { client.tls_certs_only([]) } else { client }.build()?;
+        let client = client(&server.base_url)?;
         let name = format!("upstream-{capability}");
         Ok(Self { server, name, capability, price, speed: Speed::default(), client })
     }
@@ -263,6 +255,19 @@ async fn in_time<T>(
     work: impl Future<Output = Result<T, JobError>>,
 ) -> Result<T, JobError> {
     timeout_at(deadline, work).await.unwrap_or(Err(JobError::DeadlineExceeded))
+}
+
+/// A client for a server of the operator's, which is asked at its address and nowhere else.
+pub(super) fn client(base_url: &str) -> Result<Client, UpstreamError> {
+    let address = Url::parse(base_url).ok().filter(Url::has_host);
+    let address = address.filter(|url| matches!(url.scheme(), "http" | "https"));
+    let address = address.ok_or_else(|| UpstreamError::Address(base_url.to_owned()))?;
+    if !address.username().is_empty() || address.password().is_some() {
+        return Err(UpstreamError::Credentials);
+    }
+    let client = Client::builder().connect_timeout(CONNECT).redirect(redirect::Policy::none());
+    // Without TLS there is no need for the system's certificates, which a container may not have.
+    Ok(if address.scheme() == "http" { client.tls_certs_only([]) } else { client }.build()?)
 }
 
 /// A server that cannot be reached or breaks off. Its address is the operator's, so only the log has it.

@@ -21,8 +21,12 @@ use crate::request::{JobRequest, JobUpdate};
 #[derive(Debug, Args)]
 pub(super) struct Submit {
     /// What to ask, or the text that becomes a vector with --capability text.embedding; `-` reads it from stdin
-    prompt: String,
-    /// What the provider must be able to do [default: text.generation]
+    #[arg(required_unless_present = "call")]
+    prompt: Option<String>,
+    /// Call a tool with these arguments, a JSON object; `-` reads them from stdin
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["prompt", "system"])]
+    call: Option<String>,
+    /// What the provider must be able to do [default: text.generation, of a call tool]
     #[arg(long, value_name = "C")]
     capability: Option<Capability>,
     /// With this model: a name or a digest
@@ -113,10 +117,13 @@ impl Submit {
 
     fn request(self) -> Result<JobRequest, Failure> {
         let constraint = self.form()?;
-        let prompt = if self.prompt == "-" { read_stdin()? } else { self.prompt };
+        let prompt = self.prompt.map(said).transpose()?.map(|text| ChatMessage::new(Role::User, text));
         let system = self.system.map(|text| ChatMessage::new(Role::System, text));
+        let arguments = self.call.map(said).transpose()?.map(RawValue::from_string).transpose();
+        let broken = |error| Failure::new(Class::Request, format!("--call: this is not JSON: {error}"));
         Ok(JobRequest {
-            messages: system.into_iter().chain([ChatMessage::new(Role::User, prompt)]).collect(),
+            messages: system.into_iter().chain(prompt).collect(),
+            call: arguments.map_err(broken)?,
             capability: self.capability,
             model: self.model,
             provider: self.provider,
@@ -158,11 +165,16 @@ fn finite(text: &str) -> Result<f32, String> {
     if number.is_finite() { Ok(number) } else { Err("not a finite number".to_owned()) }
 }
 
+/// What was typed, or what stdin has.
+fn said(text: String) -> Result<String, Failure> {
+    if text == "-" { read_stdin() } else { Ok(text) }
+}
+
 fn read_stdin() -> Result<String, Failure> {
     let limit = protocol::JobSpec::MAX_INPUT as u64 + 1;
     let mut text = String::new();
     let read = std::io::stdin().lock().take(limit).read_to_string(&mut text);
-    read.map_err(|error| Failure::new(Class::Request, format!("the prompt on stdin is not text: {error}")))?;
+    read.map_err(|error| Failure::new(Class::Request, format!("what is on stdin is not text: {error}")))?;
     Ok(text)
 }
 

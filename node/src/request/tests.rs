@@ -129,3 +129,24 @@ fn one_input_is_given_and_not_two() {
         assert!(matches!(job(both), Err(JobError::Invalid { .. })), "{both}");
     }
 }
+
+#[test]
+fn a_call_has_arguments_as_they_were_written_and_nothing_beside_them() {
+    let request = |json: &str| serde_json::from_str::<JobRequest>(json).unwrap().spec(Timestamp(5), None);
+    let spec = request(r#"{"call": {"z": 1,  "a": 2}}"#).unwrap();
+    assert_eq!((spec.kind, spec.input), (JobKind::Call, Input::Json(r#"{"z": 1,  "a": 2}"#.to_owned())));
+    assert_eq!(spec.requirement.capability, Capability::tool());
+    for wrong in [
+        r#"{"call": [1]}"#,
+        r#"{"call": "{}"}"#,
+        r#"{"call": {}, "prompt": "x"}"#,
+        r#"{"call": {}, "tokens": [1]}"#,
+        r#"{"kind": "call", "prompt": "x"}"#,
+    ] {
+        let refused = request(wrong).unwrap_err();
+        assert!(
+            matches!(refused, JobError::Invalid { .. } | JobError::Unsupported { .. }),
+            "{wrong}: {refused}"
+        );
+    }
+}

@@ -81,7 +81,7 @@ fn a_constraint_that_is_not_the_ordered_one_blocks_its_sender() {
 
 #[test]
 fn only_what_is_generated_takes_a_constraint() {
-    for kind in [JobKind::Embed, JobKind::Score] {
+    for kind in [JobKind::Call, JobKind::Embed, JobKind::Score] {
         let refused = JobSpec { kind, ..constrained() }.check();
         assert_eq!(refused, Err(JobError::Unsupported { feature: Feature::Constraint }));
     }

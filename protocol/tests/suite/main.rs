@@ -10,6 +10,7 @@
 //! | [`answers`] | what may be an answer, and what only lengthens the bill |
 //! | [`commitments`] | how an exact engine's digests get into an opening, and stay there |
 //! | [`constraints`], [`chats`], [`scores`] | forms of answers, tools, and how likely tokens are |
+//! | [`calls`] | what tools are given, and what their receipts name |
 //! | [`plans`], [`plans_at_random`], [`plans_hostile`] | plans of many agents: as people write them, in any order of events, and from those who wish us ill |
 //! | [`limits`] | how sub-jobs share what their root was given |
 //! | [`codec`], [`hostile`] | properties: bytes and events from a generator that wishes us ill |
@@ -24,6 +25,7 @@ mod any;
 mod awards;
 mod bargains;
 mod board;
+mod calls;
 mod chats;
 mod closing;
 mod codec;

@@ -154,14 +154,13 @@ fn an_order_that_was_done_cannot_be_replayed() {
 }
 
 #[test]
-fn what_is_reserved_is_answered_with_unsupported() {
+fn what_nobody_offers_or_is_reserved_is_answered_with_unsupported() {
     type Change = fn(&mut Order);
     let call: Change = |o| o.kind = JobKind::Call;
     // Nobody bids for this kind here, so only a bent order can ask for it.
     let embed: Change = |o| o.kind = JobKind::Embed;
     let choice: Change = |o| o.sampling.choice = 128;
-    for (change, expected) in
-        [(call, Feature::JobKind), (embed, Feature::JobKind), (choice, Feature::Choices)]
+    for (change, expected) in [(call, Feature::Input), (embed, Feature::JobKind), (choice, Feature::Choices)]
     {
         let mut world = order_bent(move |start| Start { order: resign(&start.order, 1, change), ..start });
         assert_eq!(world.runs(peer(2)).len(), 1);

@@ -95,13 +95,15 @@ fn digests_and_commitments_never_drift() {
     let protocol::Request::Ask(ask) = ask else { panic!("an ask") };
     let receipt = samples::receipt();
     let found = format!(
-        "input-commitment {}\nconstraint {}\nprompt-1-2-3-4-5 {}\ntranscript-0 {}\ntranscript-32 {}\ntranscript-33 {}\n",
+        "input-commitment {}\nconstraint {}\nprompt-1-2-3-4-5 {}\ntranscript-0 {}\ntranscript-32 {}\ntranscript-33 {}\ntool-described {}\ntool-program {}\n",
         ask.input,
         samples::constraint().digest(),
         receipt.prompt.unwrap(),
         samples::beginning().0,
         samples::segment().commitment.0,
         receipt.output.0,
+        protocol::call::described("add", "Adds two numbers.", "{\"type\":\"object\"}"),
+        protocol::call::program(crypto::Digest::of_content(b"#!/bin/sh\ncat\n"), &["-u".to_owned()]),
     );
     golden("digests", &found);
 }

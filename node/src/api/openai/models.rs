@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use protocol::JobError;
+use protocol::{JobError, JobKind};
 use serde_json::{Value, json};
 
 use super::{Api, Error};
@@ -19,8 +19,9 @@ pub(super) async fn one(State(api): State<Api>, Path(id): Path<String>) -> Resul
 async fn on_offer(api: &Api) -> Result<Vec<Value>, Error> {
     let busy = |_| Error::from(JobError::Busy { retry_after_ms: 1000 });
     let profiles = api.node.find(None).await.map_err(busy)?;
-    let mut models: Vec<_> =
-        profiles.iter().flat_map(|p| p.agents.iter().filter_map(|a| a.model.as_ref())).collect();
+    // A tool has a name and a digest, too, but nobody can chat with it.
+    let agents = profiles.iter().flat_map(|p| &p.agents).filter(|agent| !agent.takes(JobKind::Call));
+    let mut models: Vec<_> = agents.filter_map(|agent| agent.model.as_ref()).collect();
     models.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
     models.dedup_by_key(|model| model.digest);
     Ok(models
