@@ -214,7 +214,8 @@ impl Pair {
 }
 
 fn answer() -> impl Iterator<Item = Production> {
-    let prompt = Production::Prompt(Rendering { prompt: prompt_digest(&[1; 16]), tokens: 16, template_time: 0 });
+    let prompt =
+        Production::Prompt(Rendering { prompt: prompt_digest(&[1; 16]), tokens: 16, template_time: 0 });
     let token = |index| Production::from(Token { id: Some(index), text: " word".into() });
     let tokens = (0..TOKENS).map(token);
     [prompt].into_iter().chain(tokens).chain([Production::Finished(Finish::EndOfText)])

@@ -292,7 +292,7 @@ pub(super) fn multiply(
     let share = tiles.div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
     let mut tasks = Vec::new();
     for (layer, output) in layers {
-        let windows = output.windows([0..input.rows()], share).into_iter();
+        let windows = output.windows(std::iter::once(0..input.rows()), share).into_iter();
         tasks.extend(windows.map(|to| Product { layer, input, to }));
     }
     pool.each(tasks, |task| kernel.run(task));
