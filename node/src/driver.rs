@@ -289,6 +289,7 @@ impl Driver {
                 self.search(now, Asker::Peer(query), requirement);
             }
             Output::Frame { to, side, frame } => self.send(now, to, side, &frame),
+            Output::HangUp { peer } => self.hang_up(peer),
             Output::Notify { job, event } => self.notify(now, job, event),
             Output::Provide { capabilities } => self.provide(&capabilities),
             Output::Record(entry) => on_disk(|| self.journal.append(&entry))?,
@@ -365,6 +366,15 @@ impl Driver {
         tracing::warn!(%peer, "blocked for breaking the protocol");
         self.discovery.on_disconnected(&peer);
         if self.net.block(peer).is_err() {
+            tracing::warn!(%peer, "could not be disconnected: the network is overloaded");
+        }
+    }
+
+    /// What is known of it goes with its connections: whoever comes back says it again.
+    fn hang_up(&mut self, peer: PeerId) {
+        tracing::info!(peer = %peer.short(), "does not answer any more");
+        self.discovery.on_disconnected(&peer);
+        if self.net.hang_up(peer).is_err() {
             tracing::warn!(%peer, "could not be disconnected: the network is overloaded");
         }
     }

@@ -245,6 +245,14 @@ impl Net {
         self.command(Command::Dial(address))
     }
 
+    /// Closes all connections to a peer; it may come back.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn hang_up(&self, peer: PeerId) -> Result<(), Unavailable> {
+        self.command(Command::HangUp(peer))
+    }
+
     /// Disconnects a peer and refuses it from now on. The list is bounded: the oldest entry is forgiven first.
     ///
     /// # Errors

@@ -217,6 +217,11 @@ pub enum Output {
         /// What.
         frame: Frame,
     },
+    /// Close all connections to this peer: it does not answer any more, and may be back behind another one.
+    HangUp {
+        /// Which.
+        peer: PeerId,
+    },
     /// Tell whoever submitted the job.
     Notify {
         /// The job.

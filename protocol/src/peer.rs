@@ -246,6 +246,10 @@ impl Peer {
                 self.deliver(job, provider, completion)
             }
             requester::Output::Failed { job, error } => self.end(job, error),
+            requester::Output::HangUp { peer } if peer != self.id() => {
+                self.outputs.push_back(Output::HangUp { peer });
+            }
+            requester::Output::HangUp { .. } => {}
             requester::Output::Notify { job, event } => self.notify(job, event),
             requester::Output::Observe { peer, evidence } => self.observe(peer, evidence),
             requester::Output::Send { to, frame } => self.send(to, Side::Requester, frame),

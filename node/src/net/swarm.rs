@@ -43,6 +43,7 @@ pub(super) enum Command {
     Block(Name),
     Dial(Address),
     Find(Wish),
+    HangUp(Name),
     Judge(GossipToken, Verdict),
     Provide(Vec<[u8; 32]>),
     Publish {
@@ -136,6 +137,7 @@ impl Host {
             Command::Block(peer) => self.block(peer),
             Command::Dial(address) => self.dial(&address),
             Command::Find(wish) => self.find(wish),
+            Command::HangUp(peer) => self.hang_up(&peer),
             Command::Judge(token, verdict) => {
                 let (message, acceptance) = (&token.message, gossip::acceptance(verdict));
                 behaviour.gossip.report_message_validation_result(message, &token.forwarder, acceptance);
@@ -264,6 +266,13 @@ impl Host {
                     self.on_bootstrap_error(connection, &address, &error);
                 }
             }
+        }
+    }
+
+    /// Whoever is not connected has nothing to be closed.
+    fn hang_up(&mut self, peer: &Name) {
+        if let Some(peer) = foreign(peer) {
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 

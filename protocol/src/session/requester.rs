@@ -50,6 +50,11 @@ pub enum Output {
         /// Why.
         error: JobError,
     },
+    /// A provider does not answer any more: whatever leads to it is of no use.
+    HangUp {
+        /// Who.
+        peer: PeerId,
+    },
     /// Tell the user.
     Notify {
         /// The job.
@@ -266,9 +271,12 @@ impl Requester {
                     let to = session.provider;
                     self.outputs.push_back(Output::Send { to, frame: Frame::Probe { job } });
                 }
-                Silence::Dead => {
-                    session.story.silent.push(session.provider);
+                silence @ (Silence::Dead | Silence::Stalled) => {
+                    let peer = session.provider;
+                    session.story.silent.push(peer);
                     self.give_up(job, Evidence::Stalled, JobError::ProviderLost);
+                    // After the cancel, which may yet reach one that was only slow.
+                    self.outputs.extend((silence == Silence::Dead).then_some(Output::HangUp { peer }));
                 }
             }
         }

@@ -22,8 +22,10 @@ pub(super) enum Silence {
     Bearable,
     /// Ask whether anybody is there.
     Suspicious,
-    /// Nobody is there, or nothing will come.
+    /// Nobody is there.
     Dead,
+    /// Somebody is there, but nothing will come.
+    Stalled,
 }
 
 /// The rhythm of one provider's stream.
@@ -92,7 +94,7 @@ impl Rhythm {
     /// What the silence means by now.
     pub(super) fn silence(&self, now: Timestamp) -> Silence {
         match self.probed {
-            _ if self.end() <= now => Silence::Dead,
+            _ if self.end() <= now => Silence::Stalled,
             _ if self.next() > now => Silence::Bearable,
             Some(_) => Silence::Dead,
             None => Silence::Suspicious,
@@ -163,7 +165,7 @@ mod tests {
         loop {
             let now = rhythm.due();
             match rhythm.silence(now) {
-                Silence::Dead => return now.since(from),
+                Silence::Dead | Silence::Stalled => return now.since(from),
                 Silence::Suspicious => rhythm.probe(now),
                 Silence::Bearable => panic!("due and nothing to do"),
             }
@@ -183,7 +185,7 @@ mod tests {
         let (mut rhythm, last) = steady(5, 40);
         let mut now = last;
         let mut questions = 0;
-        while rhythm.silence(now) != Silence::Dead {
+        while rhythm.silence(now) != Silence::Stalled {
             now = rhythm.due();
             if rhythm.silence(now) == Silence::Suspicious {
                 rhythm.probe(now);
@@ -201,7 +203,7 @@ mod tests {
         let mut now = Timestamp(0);
         while now < Timestamp(10 * PATIENCE) {
             now = rhythm.due();
-            assert_ne!(rhythm.silence(now), Silence::Dead);
+            assert!(matches!(rhythm.silence(now), Silence::Bearable | Silence::Suspicious));
             rhythm.probe(now);
             rhythm.heard(now.after(3), false);
         }

@@ -10,7 +10,7 @@ use protocol::message::{Brief, Start};
 use protocol::session::requester::MAX_TAKEOVERS;
 use protocol::{
     AgentOffer, Event, Evidence, Finish, Frame, Inherited, JobError, JobEvent, JobSpec, Message, ModelOffer,
-    Price, Receipt, Sampling, Token,
+    Output, Price, Receipt, Sampling, Token,
 };
 
 use crate::values::*;
@@ -135,6 +135,9 @@ fn a_provider_that_does_not_even_answer_is_missed_within_a_few_tokens() {
     world.elapse(1);
     assert_eq!(world.started(job_id(1)), [peer(2), peer(3)]);
     assert_eq!(world.now.since(before), 140);
+    let hung_up =
+        |(who, o): &(_, Output)| *who == peer(1) && matches!(o, Output::HangUp { peer: p } if *p == peer(2));
+    assert!(world.journal.iter().any(hung_up), "nothing leads to it any more");
     write(&mut world, 3, 30);
     end(&mut world, 3);
     assert_eq!(read(&world).len(), 30);
@@ -156,6 +159,7 @@ fn a_provider_that_is_only_slow_keeps_its_job() {
     go_on(&mut world, 2, 10, 11);
     world.elapse(30_000);
     assert_eq!(world.started(job_id(1)), [peer(2), peer(3)], "but an answer that has begun goes on");
+    assert!(!world.journal.iter().any(|(_, o)| matches!(o, Output::HangUp { .. })), "and it is there");
 }
 
 #[test]

@@ -46,6 +46,8 @@ impl World<'_> {
             Output::Block { peer } => self.on_blocked(host, peer),
             Output::Discover { query, requirement } => self.hosts[host.0].search(now, query, requirement),
             Output::Frame { to, side, frame } => self.send(host, to, side, &frame),
+            // Links here have no state that could go stale.
+            Output::HangUp { .. } => {}
             Output::Notify { job, event } => self.on_notice(host, job, event),
             Output::Provide { capabilities } => self.provide(host, &capabilities),
             Output::Record(entry) => self.hosts[host.0].record(entry),
