@@ -7,7 +7,7 @@
 //!      └ nothing found: sample the root key ────┴─▶ fail, and say what *is* on offer
 //! ```
 //!
-//! When bids have stopped coming is the [`super::collecting`]'s to say, which of them wins the [`super::award`] rule's. A
+//! When bids have stopped coming is the `collecting`'s to say, which of them wins the `award` rule's. A
 //! bidder that breaks its promise is never asked again for that job.
 
 mod job;

@@ -4,7 +4,7 @@
 //! skipped, repeated or changed is caught at that very token and none of it reaches the user. What the provider must have
 //! signed in the end is known from the order and the transcript, so a receipt is either exactly right or evidence.
 //!
-//! A provider that is lost, silent ([`super::rhythm`]) or wrong ends its session, not the answer: what is known
+//! A provider that is lost, silent (`rhythm`) or wrong ends its session, not the answer: what is known
 //! of it waits here until the market has found a successor, which goes on with the next token. Each job has at most
 //! [`MAX_TAKEOVERS`] of them.
 
