@@ -199,8 +199,8 @@ fn a_goal_becomes_a_plan_that_is_shown_before_it_runs() {
     fs::create_dir(home.data()).unwrap();
     let agent = format!("capability = \"plan\"\nupstream = {{ url = \"{address}\", model = \"m\" }}");
     fs::write(home.data().join("llamesh.toml"), format!("[[agent]]\n{agent}\n")).unwrap();
-    let _planner = home.up(&["--bootstrap", &requester.address()]);
-    requester.submit(&["x", "--capability", "plan"]).done();
+    let planner = home.up(&["--bootstrap", &requester.address()]);
+    requester.submit(&["x", "--capability", "plan", "--provider", &planner.id()]).done();
     let shown = requester.run(&["plan", "greet"]);
     assert_eq!(shown.one("plan")["plan"]["nodes"]["hello"]["generate"]["prompt"], "good morning");
     assert_eq!((shown.code, all(&shown, "run", "run").len()), (0, 0), "nobody said yes: {shown:?}");
