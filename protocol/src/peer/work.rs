@@ -6,8 +6,8 @@ use super::{LOOPED, Peer};
 use crate::error::OrderFault;
 use crate::event::{Event, InboundId, Output, RequestId, RunId, Side};
 use crate::ledger::{Direction, Entry};
-use crate::message::{Announcement, Ask, Bid, Counter, Frame, Request, Response, Start};
-use crate::receipt::Receipt;
+use crate::message::{Announcement, Ask, Bid, Brief, Counter, Frame, Request, Response, Start};
+use crate::receipt::{Order, Receipt};
 use crate::session::provider::worst_cost;
 use crate::{AgentOffer, Capability, Evidence, JobError, JobId, Profile, Timestamp};
 
@@ -124,13 +124,27 @@ impl Peer {
             // An order that does not even verify names no job that could be answered for; the zero id says so.
             (JobId([0; 16]), error)
         })?;
-        let admitted = self.provider.admit(now, from, &order, &brief);
-        let offer = admitted.and_then(|()| self.bidder.claim(now, from, &order)).map_err(|error| {
+        let job = order.job;
+        let begun = self.begin(now, from, order, brief);
+        begun.map_err(|error| {
             self.blame(from, &error);
-            (order.job, error)
-        })?;
-        let (limits, own) = (order.limits, worst_cost(&order, 0).unwrap_or(order.limits.budget));
-        let run = self.provider.start(now, order, offer, brief);
+            (job, error)
+        })
+    }
+
+    fn begin(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        order: Verified<Order>,
+        brief: Brief,
+    ) -> Result<(), JobError> {
+        self.provider.admit(now, from, &order, &brief)?;
+        let offer = self.bidder.claim(now, from, &order)?;
+        let (job, limits) = (order.job, order.limits);
+        let own = worst_cost(&order, 0).unwrap_or(limits.budget);
+        let begun = self.provider.start(now, order, offer, brief);
+        let run = begun.inspect_err(|_| self.bidder.release(from, job))?;
         self.mandates.grant(run, limits, own);
         Ok(())
     }

@@ -103,7 +103,8 @@ impl Provider {
         }
     }
 
-    /// Lets an order in, or says why not. Freshness and addressee are checked here, the lease by the bidder.
+    /// Lets an order in, or says why not. Freshness and addressee are checked here, the lease by the bidder, and what is
+    /// inherited at the start: its signatures take a while, and nobody without a lease may ask for that.
     ///
     /// # Errors
     /// [`JobError::Order`], what [`crate::JobSpec::check`] would say of such a job, or [`JobError::Limit`].
@@ -114,7 +115,7 @@ impl Provider {
         order: &Verified<Order>,
         brief: &Brief,
     ) -> Result<(), JobError> {
-        let Brief { input, salt, constraint, inherited } = brief;
+        let Brief { input, salt, constraint, .. } = brief;
         let constraint = constraint.as_ref();
         let refuse = |why| Err(JobError::Order { why });
         if order.signer() != from || order.provider != self.key.peer_id() {
@@ -134,7 +135,9 @@ impl Provider {
         input.check()?;
         order.limits.check()?;
         order.sampling.check()?;
-        self.admit_inherited(order, inherited)?;
+        if order.continues.is_some() && !order.kind.has_ids(order.model) {
+            return Err(JobError::Unsupported { feature: Feature::Continuation });
+        }
         // A receipt over the budget would be a fault of ours, so the longest answer must fit before it is begun.
         if worst_cost(order, 0).is_none_or(|cost| cost > order.limits.budget) {
             return Err(JobError::Limit { limit: Limit::Budget });
@@ -142,33 +145,22 @@ impl Provider {
         Ok(())
     }
 
-    /// What others answered already must be what the order says, and of a kind that can be gone on with.
-    fn admit_inherited(&self, order: &Order, inherited: &Inherited) -> Result<(), JobError> {
-        let fits = codec::encode(inherited).len() <= Inherited::MAX_LEN;
-        if !fits || Answer::inherit(&self.network, order, inherited).is_err() {
-            return Err(JobError::Order { why: OrderFault::Commitment });
-        }
-        if order.continues.is_some() && !order.kind.has_ids(order.model) {
-            return Err(JobError::Unsupported { feature: Feature::Continuation });
-        }
-        Ok(())
-    }
-
     /// Starts work on an order that was let in and whose lease was claimed. Returns the run's name.
+    ///
+    /// # Errors
+    /// [`JobError::Order`]: what others answered already is not what the order says.
     pub fn start(
         &mut self,
         now: Timestamp,
         order: Verified<Order>,
         offer: AgentOffer,
         brief: Brief,
-    ) -> RunId {
+    ) -> Result<RunId, JobError> {
+        let Brief { input, constraint, inherited, .. } = brief;
+        let answer = self.inherit(&order, &inherited)?;
         let run = RunId(self.next);
         self.next += 1;
         self.by_job.insert((order.signer(), order.job), run);
-        let Brief { input, constraint, inherited, .. } = brief;
-        // It was let in, so it can be put together.
-        let answer =
-            Answer::inherit(&self.network, &order, &inherited).unwrap_or_else(|_| Answer::new(&order));
         let work = Work {
             transcript: answer.transcript,
             order: order.clone(),
@@ -183,7 +175,13 @@ impl Provider {
         self.runs.insert(run, work);
         let work = Run { run, order, input, constraint, inherited: inherited.output };
         self.outputs.push_back(Output::Run(Box::new(work)));
-        run
+        Ok(run)
+    }
+
+    fn inherit(&self, order: &Order, inherited: &Inherited) -> Result<Answer, JobError> {
+        let fits = codec::encode(inherited).len() <= Inherited::MAX_LEN;
+        let answer = fits.then(|| Answer::inherit(&self.network, order, inherited).ok()).flatten();
+        answer.ok_or(JobError::Order { why: OrderFault::Commitment })
     }
 
     /// The agent got on.

@@ -329,6 +329,24 @@ fn a_successor_is_shown_exactly_what_was_answered() {
 }
 
 #[test]
+fn nobody_without_a_lease_has_an_inheritance_looked_at() {
+    let mut world = begun(3, spec());
+    write(&mut world, 2, 40);
+    // The lease was for the job; the order comes under another bid's name, and what it shows is a lie.
+    world.bend(peer(1), move |frame| match frame {
+        Frame::Start(Start { order, brief }) => {
+            let order = resign(&order, 1, |order| order.bid = Digest::of_content(b"no bid"));
+            let inherited = Inherited { segments: Vec::new(), ..brief.inherited };
+            vec![Frame::Start(Start { order, brief: Brief { inherited, ..brief } })]
+        }
+        frame => vec![frame],
+    });
+    world.unplug(peer(2));
+    assert!(world.runs(peer(3)).is_empty(), "nothing runs");
+    assert_eq!(world.evidence(peer(3), peer(1)), [(Evidence::Expired, 1)], "the lease is what was missed");
+}
+
+#[test]
 fn the_budget_of_a_successor_counts_what_it_has_to_read() {
     // 5 + 100 tokens to be read or written, at a price for both.
     let price = Price { prompt: protocol::Credits(1000), completion: protocol::Credits(1000) };
