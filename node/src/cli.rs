@@ -3,6 +3,7 @@
 //! stdout is data (`--json` everywhere: one JSON document a line), stderr is talk. Failures end with a next step and
 //! an exit code by class ([`crate::failure`]). A reader that closes the pipe early is no failure.
 
+mod approval;
 mod bench;
 mod chat;
 mod demo;
@@ -30,7 +31,7 @@ use crypto::Network;
 use tracing_subscriber::EnvFilter;
 
 use crate::datadir::DataDir;
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 
 /// A mesh in which any peer can put its model to work for any other, and prove what it did.
 #[derive(Debug, Parser)]
@@ -77,6 +78,8 @@ enum Command {
     Jobs(jobs::Jobs),
     /// Cancel a job, and everything that is done on its behalf
     Cancel(jobs::Cancel),
+    /// Let a job begin that waits for approval
+    Approve(jobs::Approve),
     /// Show what is asked and offered around the running peer
     Market(market::Market),
     /// List, fetch or delete models
@@ -91,6 +94,24 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Three peers on this machine, one job, one audit
     Demo(demo::Demo),
+}
+
+/// What was typed. What cannot be read is said on stderr, and where JSON was asked for as data, too, like any other failure.
+///
+/// # Errors
+/// The exit code; success after `--help` and `--version`.
+pub fn typed() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        // With a stderr that is gone nobody is left to be told.
+        let _ = error.print();
+        if !error.use_stderr() {
+            return ExitCode::SUCCESS;
+        }
+        if std::env::args_os().any(|arg| arg == "--json") {
+            print::failure_as_data(&Failure::new(Class::Usage, error.to_string().trim_end()));
+        }
+        ExitCode::from(Class::Usage as u8)
+    })
 }
 
 /// Runs a command to its exit code.
@@ -108,7 +129,7 @@ pub fn main(cli: Cli) -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     start_log(&cli.common);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(Failure::of(crate::failure::Class::Internal))?;
+    let runtime = runtime.map_err(Failure::of(Class::Internal))?;
     let common = cli.common;
     let result = runtime.block_on(async {
         match cli.command {
@@ -120,6 +141,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Peers(peers) => peers.run(common).await,
             Command::Jobs(jobs) => jobs.run(common).await,
             Command::Cancel(cancel) => cancel.run(common).await,
+            Command::Approve(approve) => approve.run(common).await,
             Command::Market(market) => market.run(common).await,
             Command::Models(models) => models.run(common).await,
             Command::Bench(bench) => bench.run(common).await,

@@ -7,6 +7,7 @@
 //! bootstrap = ["/dns4/seed.example/tcp/5263"]
 //! memory = "8GiB"          # for all models with their caches; three quarters of the machine's by default
 //! idle_unload_s = 3600     # a model without a job for so long leaves memory; by default when another needs the room
+//! approve = ["depth:1", "cost:50000", "tool:tool.shell"]   # ask before such jobs begin; `llamesh approve JOB` lets them
 //!
 //! [market]
 //! rules = [                # applied in order to what an offer asks; see `protocol::market::strategy`
@@ -49,6 +50,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crypto::Network;
+use protocol::approval::Rule;
 use protocol::market::Strategy;
 use protocol::{Capability, Credits, Price};
 use serde::Deserialize;
@@ -97,6 +99,8 @@ pub struct Settings {
     pub memory: Option<Memory>,
     /// Seconds without a job after which a model leaves memory; never unless told otherwise, but for others.
     pub idle_unload_s: Option<u64>,
+    /// Of which jobs of its own somebody is asked before they begin.
+    pub approve: Vec<Rule>,
     /// How this peer bids.
     pub market: MarketSettings,
     /// Agents.
@@ -210,6 +214,7 @@ impl Settings {
             threads: self.threads.or(file.threads),
             memory: self.memory.or(file.memory),
             idle_unload_s: self.idle_unload_s.or(file.idle_unload_s),
+            approve: list(self.approve, file.approve),
             market: if self.market.rules.0.is_empty() { file.market } else { self.market },
             agent: list(self.agent, file.agent),
         }

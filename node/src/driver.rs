@@ -129,6 +129,10 @@ impl Driver {
     fn on_command(&mut self, command: Command) -> Result<(), JournalError> {
         let now = clock::now();
         match command {
+            Command::Approve(job) => {
+                self.state.jobs.on_approved(job);
+                self.peer.handle(now, Event::Command(event::Command::Approve { job }));
+            }
             Command::Cancel(job) => {
                 self.state.subscribers.remove(&job);
                 self.peer.handle(now, Event::Command(event::Command::Cancel { job }));

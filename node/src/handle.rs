@@ -36,6 +36,7 @@ pub struct Joining {
 /// What the driver is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
+    Approve(JobId),
     Board(oneshot::Sender<Board>),
     Cancel(JobId),
     Jobs(oneshot::Sender<Vec<JobView>>),
@@ -116,6 +117,15 @@ impl NodeHandle {
     /// [`Unavailable`].
     pub async fn jobs(&self) -> Result<Vec<JobView>, Unavailable> {
         self.ask(Command::Jobs).await
+    }
+
+    /// Lets a job begin that is held ([`JobEvent::Awaiting`]). One that is not held is left as it is; one that is not to begin
+    /// is cancelled.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn approve(&self, job: JobId) -> Result<(), Unavailable> {
+        self.commands.try_send(Command::Approve(job)).map_err(|_| Unavailable)
     }
 
     /// Gives up a job of this peer, and everything that is done on its behalf; whoever submitted it hears that it was

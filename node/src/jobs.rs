@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crypto::PeerId;
+use protocol::approval::Rule;
 use protocol::event::{JobEvent, Run, RunId};
 use protocol::{Capability, Credits, JobId, JobSpec, Order, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub struct JobView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
+    /// It waits for somebody to approve it, because this rule names it.
+    Awaiting(Rule),
     /// Somebody works on it.
     Running,
     /// It looks for a provider.
@@ -90,6 +93,7 @@ impl Jobs {
     pub(crate) fn on_event(&mut self, now: Timestamp, job: JobId, event: &JobEvent) {
         let Some(view) = self.ordered.get_mut(&job) else { return };
         match event {
+            JobEvent::Awaiting(rule) => view.state = State::Awaiting(rule.clone()),
             JobEvent::Started { provider, .. } => {
                 view.takeovers += u32::from(view.provider.is_some());
                 (view.provider, view.state) = (Some(*provider), State::Running);
@@ -101,6 +105,14 @@ impl Jobs {
             }
             JobEvent::Failed(error) => self.end(now, job, State::Failed(error.code().to_owned())),
             JobEvent::Bid(..) | JobEvent::Progress { .. } => {}
+        }
+    }
+
+    /// Somebody approved a job.
+    pub(crate) fn on_approved(&mut self, job: JobId) {
+        let held = |view: &&mut JobView| matches!(view.state, State::Awaiting(_));
+        if let Some(view) = self.ordered.get_mut(&job).filter(held) {
+            view.state = State::Seeking;
         }
     }
 

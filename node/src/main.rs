@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use node::cli::{self, Cli};
+use node::cli;
 
 fn main() -> ExitCode {
-    cli::main(Cli::parse())
+    match cli::typed() {
+        Ok(cli) => cli::main(cli),
+        Err(code) => code,
+    }
 }

@@ -23,9 +23,11 @@ use std::sync::Arc;
 use crypto::{Digest, PeerId};
 use futures::StreamExt;
 use futures::stream::{BoxStream, once, unfold};
+use protocol::approval::Rule;
 use protocol::plan::{self, Event, Execution, NodeState, Outcome, Output, Task, TaskId};
-use protocol::{Credits, Input, JobError, Plan};
+use protocol::{Credits, Input, JobError, JobId, Plan};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, block_in_place};
 
@@ -88,6 +90,15 @@ pub enum PlanUpdate {
         /// Why.
         message: String,
     },
+    /// A job waits for somebody to approve it.
+    JobAwaiting {
+        /// Which.
+        task: TaskId,
+        /// Its name.
+        job: JobId,
+        /// What names it.
+        rule: Rule,
+    },
     /// A job is over, and on record.
     JobDone {
         /// Which.
@@ -135,6 +146,7 @@ pub enum PlanUpdate {
 
 /// News of a running job.
 enum News {
+    Awaiting { task: TaskId, job: JobId, rule: Rule },
     Ended(Event),
     Started { task: TaskId, provider: PeerId, model: Option<String> },
 }
@@ -145,6 +157,7 @@ pub struct Driver {
     budget: Credits,
     journal: Journal,
     jobs: Arc<dyn Jobs>,
+    approval: Vec<Rule>,
     running: BTreeMap<TaskId, AbortHandle>,
     news: mpsc::Receiver<News>,
     tell: mpsc::Sender<News>,
@@ -161,7 +174,15 @@ impl Driver {
     /// Drives an execution that has just begun; `budget` is its plan's.
     pub fn new(execution: Execution, budget: Credits, journal: Journal, jobs: Arc<dyn Jobs>) -> Self {
         let (tell, news) = mpsc::channel(NEWS);
-        Self { execution, budget, journal, jobs, running: BTreeMap::new(), news, tell, over: false }
+        let approval = Vec::new();
+        Self { execution, budget, journal, jobs, approval, running: BTreeMap::new(), news, tell, over: false }
+    }
+
+    /// Of which jobs somebody is to be asked before they begin.
+    #[must_use]
+    pub fn with_approval(mut self, approval: Vec<Rule>) -> Self {
+        self.approval = approval;
+        self
     }
 
     /// Takes the plan back: its jobs are cancelled, and the last update says so.
@@ -193,6 +214,9 @@ impl Driver {
             tokio::select! {
                 news = self.news.recv() => match news {
                     Some(News::Ended(event)) => self.execution.handle(clock::now(), event),
+                    Some(News::Awaiting { task, job, rule }) => {
+                        return Ok(Some(PlanUpdate::JobAwaiting { task, job, rule }));
+                    }
                     Some(News::Started { task, provider, model }) => {
                         return Ok(Some(PlanUpdate::JobStarted { task, provider, model }));
                     }
@@ -214,7 +238,8 @@ impl Driver {
             }
             Output::Submit(task) => {
                 let id = task.id.clone();
-                let job = tokio::spawn(work(Arc::clone(&self.jobs), *task, self.tell.clone()));
+                let (jobs, approval) = (Arc::clone(&self.jobs), self.approval.clone());
+                let job = tokio::spawn(work(jobs, *task, approval, self.tell.clone()));
                 self.running.insert(id, job.abort_handle());
                 Ok(None)
             }
@@ -270,10 +295,10 @@ fn changed(node: String, state: NodeState) -> PlanUpdate {
 }
 
 /// One job, from submission to end.
-async fn work(jobs: Arc<dyn Jobs>, task: Task, tell: mpsc::Sender<News>) {
+async fn work(jobs: Arc<dyn Jobs>, task: Task, approval: Vec<Rule>, tell: mpsc::Sender<News>) {
     let id = task.id.clone();
     let (provider, ended) = match request(task) {
-        Ok(request) => follow(&*jobs, request, &id, &tell).await,
+        Ok(request) => follow(&*jobs, JobRequest { approval, ..request }, &id, &tell).await,
         Err(error) => (None, Err(error)),
     };
     let event = match ended {
@@ -296,6 +321,10 @@ async fn follow(
     let mut who = None;
     while let Some(update) = updates.next().await {
         match update {
+            JobUpdate::Awaiting { job, rule } => {
+                // Without a driver nobody wants to know.
+                let _ = tell.send(News::Awaiting { task: task.clone(), job, rule }).await;
+            }
             JobUpdate::Started { provider, model, .. } => {
                 who = Some(provider);
                 // Without a driver nobody wants to know.
@@ -351,8 +380,8 @@ fn request(task: Task) -> Result<JobRequest, JobError> {
     };
     match input {
         Input::Chat(chat) => request.messages = chat.messages,
-        // Calls of tools are not done by anybody yet; the job is refused as unsupported, whatever its input.
-        Input::Json(text) | Input::Text(text) => request.text = Some(text),
+        Input::Json(text) => request.call = Some(RawValue::from_string(text).map_err(unread)?),
+        Input::Text(text) => request.text = Some(text),
         Input::Tokens(ids) => request.tokens = ids,
     }
     Ok(request)

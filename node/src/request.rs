@@ -10,6 +10,7 @@
 pub mod form;
 
 use crypto::{Digest, PeerId};
+use protocol::approval::Rule;
 use protocol::error::Report;
 use protocol::event::JobEvent;
 use protocol::{
@@ -89,6 +90,9 @@ pub struct JobRequest {
     pub timeout_s: Option<u64>,
     /// The most that it may cost, in micro-credits; 0 by default.
     pub budget: Option<u64>,
+    /// When somebody is to be asked before it begins: `cost:N`, `depth:N`, `tool` or `tool:CAPABILITY`. The peer's own rules
+    /// hold besides.
+    pub approval: Vec<Rule>,
 }
 
 impl JobRequest {
@@ -125,6 +129,7 @@ impl JobRequest {
                 deadline: now.after(self.timeout_s.unwrap_or(Self::TIMEOUT_S).saturating_mul(1000)),
             },
             constraint: self.constraint.clone().map(Into::into),
+            approval: self.approval.clone(),
             parent: None,
         };
         spec.check()?;
@@ -197,6 +202,13 @@ impl JobRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum JobUpdate {
+    /// Nobody hears of the job until somebody approves it.
+    Awaiting {
+        /// The job.
+        job: JobId,
+        /// What names it.
+        rule: Rule,
+    },
     /// A provider made an offer.
     Bid {
         /// Who.
@@ -276,6 +288,7 @@ impl JobUpdate {
     /// What a user reads of an event. Receipts are kept in `folder`.
     pub fn of(job: JobId, event: JobEvent, folder: Option<&std::path::Path>) -> Self {
         match event {
+            JobEvent::Awaiting(rule) => Self::Awaiting { job, rule },
             JobEvent::Bid(bid, provider) => Self::Bid {
                 provider,
                 price: bid.price().completion.0,

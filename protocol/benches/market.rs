@@ -78,6 +78,7 @@ fn submission(job: u64, now: Timestamp, choosing: Choosing) -> Event {
         sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
         limits,
         constraint: None,
+        approval: Vec::new(),
         parent: None,
     };
     Event::Command(Command::Submit(Submission { job: JobId(name), salt: Salt([7; 16]), spec, run: None }))

@@ -6,6 +6,7 @@
 
 use crypto::{Digest, PeerId, Signed, Verified};
 
+use crate::approval::Rule;
 use crate::ledger::Entry;
 use crate::message::{Announcement, Bid, Frame, Request, Response};
 use crate::receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Rendering, Token};
@@ -122,6 +123,11 @@ pub enum Event {
 /// What the user, or an agent of ours, wants.
 #[derive(Clone, Debug)]
 pub enum Command {
+    /// A person approves a job that is held.
+    Approve {
+        /// Which.
+        job: JobId,
+    },
     /// Give up a job.
     Cancel {
         /// Which.
@@ -274,6 +280,8 @@ pub struct Run {
 /// What its submitter learns of a job.
 #[derive(Clone, Debug)]
 pub enum JobEvent {
+    /// Nobody hears of it until it is approved ([`Command::Approve`]), because this rule names it.
+    Awaiting(Rule),
     /// A provider made an offer. Comes again where it answers a counter-offer.
     Bid(Box<Bid>, PeerId),
     /// Done. Always the last event.

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use crypto::{Digest, Hasher, PeerId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::approval::Rule;
 use crate::constraint::is_json_object;
 use crate::error::Feature;
 use crate::{Capability, Chat, Constraint, Credits, JobError, Logprobs, Price, Timestamp, codec};
@@ -332,6 +333,8 @@ pub struct JobSpec {
     pub limits: Limits,
     /// What form the answer must have. Only shown to the provider that got the job.
     pub constraint: Option<Constraint>,
+    /// When a person is to be asked before it begins, besides what the peer itself asks for.
+    pub approval: Vec<Rule>,
     /// The job that this one is a part of.
     pub parent: Option<JobId>,
 }
@@ -356,6 +359,9 @@ impl JobSpec {
         if self.preference.avoid.len() > Preference::MAX_AVOIDED {
             let most = format!("names at most {} peers", Preference::MAX_AVOIDED);
             return Err(JobError::invalid("avoid", &most));
+        }
+        if self.approval.len() > Rule::MAX {
+            return Err(JobError::invalid("approval", &format!("has at most {} rules", Rule::MAX)));
         }
         self.limits.check()?;
         self.sampling.check()

@@ -30,6 +30,7 @@
 //! ones. [`plan`] is a machine of its own with the same verbs: it submits jobs like any user of a peer. The wire is
 //! written down in `SPEC.md`.
 
+pub mod approval;
 pub mod call;
 pub mod capability;
 pub mod chat;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crypto::{Network, PeerId, SecretKey, Signed, Verified};
 
+use crate::approval::{Approvals, Rule};
 use crate::codec::VERSION;
 use crate::event::{Command, Event, JobEvent, Output, QueryId, RequestId, RunId, Side};
 use crate::job::Salt;
@@ -24,6 +25,8 @@ use crate::{Evidence, JobError, JobId, JobSpec, Profile, Reputation, Timestamp};
 /// The settings of every machine.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// Of which jobs of its own a person is asked first.
+    pub approval: Vec<Rule>,
     /// Of the requester's side of the market.
     pub auction: auction::Config,
     /// Of the provider's side of the market.
@@ -37,6 +40,7 @@ pub struct Config {
 pub struct Peer {
     network: Network,
     key: SecretKey,
+    approvals: Approvals,
     auctions: Auctions,
     bidder: Bidder,
     board: Board,
@@ -60,6 +64,8 @@ struct Job {
     salt: Salt,
     /// The run of ours on whose behalf.
     run: Option<RunId>,
+    /// How far it stands below a job of a user's, as far as this peer knows.
+    depth: u8,
 }
 
 /// What we asked of somebody about a job of ours.
@@ -80,6 +86,7 @@ impl Peer {
     /// A peer with nothing on offer and no history; [`Peer::restore`] gives it back its books.
     pub fn new(config: Config, network: Network, key: SecretKey) -> Self {
         Self {
+            approvals: Approvals::new(config.approval),
             auctions: Auctions::new(config.auction, key.peer_id()),
             bidder: Bidder::new(config.bidder),
             board: Board::default(),
@@ -149,6 +156,9 @@ impl Peer {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        for job in self.approvals.late(now) {
+            self.end(job, JobError::DeadlineExceeded);
+        }
         self.auctions.handle_timeout(now);
         self.requester.handle_timeout(now);
         self.provider.handle_timeout(now);
@@ -162,8 +172,12 @@ impl Peer {
 
     /// When [`Peer::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let timeouts =
-            [self.auctions.poll_timeout(), self.requester.poll_timeout(), self.provider.poll_timeout()];
+        let timeouts = [
+            self.approvals.poll_timeout(),
+            self.auctions.poll_timeout(),
+            self.requester.poll_timeout(),
+            self.provider.poll_timeout(),
+        ];
         timeouts.into_iter().flatten().min()
     }
 
@@ -175,6 +189,7 @@ impl Peer {
         match event {
             Event::Answer { id, from, answer } => self.on_answer(now, id, from, answer),
             Event::Announced { from, announcement } => self.on_announcement(now, from, &announcement),
+            Event::Command(Command::Approve { job }) => self.on_approval(now, job),
             Event::Command(Command::Cancel { job }) => self.end(job, JobError::Cancelled),
             Event::Command(Command::Offer(offers)) => self.on_offers(offers),
             Event::Command(Command::Submit(submission)) => self.on_submission(now, submission),

@@ -75,6 +75,7 @@ impl Batch {
             sampling,
             limits: Limits { budget: BUDGET, depth: 0, children: 0, deadline },
             constraint: None,
+            approval: Vec::new(),
             parent: None,
         }
     }

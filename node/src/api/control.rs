@@ -14,7 +14,7 @@ use futures::Stream;
 use futures::stream::unfold;
 use protocol::ledger::Account;
 use protocol::market::board::{Asked, Offered};
-use protocol::{Capability, Evidence, JobError, JobSpec, Profile};
+use protocol::{Capability, Evidence, JobError, JobId, JobSpec, Profile};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
@@ -29,6 +29,7 @@ pub fn router() -> Router<Api> {
     Router::new()
         .route("/control/jobs", post(submit).get(jobs))
         .route("/control/jobs/{job}", delete(cancel))
+        .route("/control/jobs/{job}/approve", post(approve))
         .route("/control/market", get(market))
         .route("/control/find", get(find))
         .route("/control/peers", get(peers))
@@ -155,12 +156,21 @@ async fn jobs(State(api): State<Api>) -> Result<Json<Vec<JobView>>, Overloaded> 
     Ok(Json(api.node.jobs().await?))
 }
 
+async fn approve(State(api): State<Api>, Path(job): Path<String>) -> Response {
+    to_job(&job, |job| api.node.approve(job))
+}
+
 async fn cancel(State(api): State<Api>, Path(job): Path<String>) -> Response {
-    let Ok(job) = job.parse() else {
+    to_job(&job, |job| api.node.cancel(job))
+}
+
+/// Does something to the job of that name.
+fn to_job(name: &str, act: impl FnOnce(JobId) -> Result<(), Unavailable>) -> Response {
+    let Ok(job) = name.parse() else {
         let error = JobError::invalid("job", "is no job's name: it has 32 hexadecimal digits");
         return (StatusCode::BAD_REQUEST, Json(JobUpdate::from(error))).into_response();
     };
-    match api.node.cancel(job) {
+    match act(job) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(unavailable) => Overloaded::from(unavailable).into_response(),
     }

@@ -182,7 +182,7 @@ impl Stage {
                 JobUpdate::Failed { code, message, .. } => {
                     return Err(Failure::new(Class::of_job(&code), message));
                 }
-                JobUpdate::Progress { .. } => {}
+                JobUpdate::Awaiting { .. } | JobUpdate::Progress { .. } => {}
             }
         }
         Err(Failure::new(Class::Job, "the job ended without an answer"))

@@ -1,4 +1,5 @@
-//! `llamesh jobs`: what this peer ordered and what it does for others, as a tree; `llamesh cancel`: the end of one.
+//! `llamesh jobs`: what this peer ordered and what it does for others, as a tree; `llamesh cancel`: the end of one;
+//! `llamesh approve`: the beginning of one that is held.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -31,6 +32,15 @@ pub(super) struct Jobs {
 /// Cancel a job, and everything that is done on its behalf
 #[derive(Debug, Args)]
 pub(super) struct Cancel {
+    /// The job's name, or its beginning
+    job: String,
+    #[command(flatten)]
+    through: Through,
+}
+
+/// Let a job begin that waits for approval
+#[derive(Debug, Args)]
+pub(super) struct Approve {
     /// The job's name, or its beginning
     job: String,
     #[command(flatten)]
@@ -72,22 +82,40 @@ impl Jobs {
 impl Cancel {
     pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
         let client = running(&self.through, &common).await?;
-        let jobs = list(&client).await?;
-        let named = |job: &&JobView| job.ended.is_none() && job.job.to_string().starts_with(&self.job);
-        let mut found = jobs.iter().filter(named).map(|view| view.job);
-        let (Some(job), None) = (found.next(), found.next()) else {
-            let next = "name exactly one that `llamesh jobs` shows";
-            return Err(Failure::new(
-                Class::Usage,
-                format!("`{}` is no job under way here: {next}", self.job),
-            ));
-        };
+        let job = under_way(&client, &self.job).await?;
         client.delete(&format!("/control/jobs/{job}")).await?;
         if common.json {
             return print::json(&serde_json::json!({ "cancelled": job }));
         }
         print::say(&format!("cancelled {job}, with everything on its behalf"));
         Ok(())
+    }
+}
+
+impl Approve {
+    pub(super) async fn run(self, common: Common) -> Result<(), Failure> {
+        let client = running(&self.through, &common).await?;
+        let job = under_way(&client, &self.job).await?;
+        client.act(&format!("/control/jobs/{job}/approve")).await?;
+        if common.json {
+            return print::json(&serde_json::json!({ "approved": job }));
+        }
+        print::say(&format!("approved {job}"));
+        Ok(())
+    }
+}
+
+/// The job whose name begins so.
+async fn under_way(client: &Client, name: &str) -> Result<JobId, Failure> {
+    let jobs = list(client).await?;
+    let named = |job: &&JobView| job.ended.is_none() && job.job.to_string().starts_with(name);
+    let mut found = jobs.iter().filter(named).map(|view| view.job);
+    match (found.next(), found.next()) {
+        (Some(job), None) => Ok(job),
+        _ => {
+            let next = "name exactly one that `llamesh jobs` shows";
+            Err(Failure::new(Class::Usage, format!("`{name}` is no job under way here: {next}")))
+        }
     }
 }
 
@@ -130,6 +158,7 @@ fn branch(jobs: &[JobView], job: &JobView, depth: usize, lines: &mut Vec<String>
 
 fn row(view: &JobView) -> String {
     let state = match &view.state {
+        State::Awaiting(rule) => format!("needs approval ({rule})"),
         State::Running => "running".to_owned(),
         State::Seeking => "seeking".to_owned(),
         State::Done => "done".to_owned(),

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use self::show::Screen;
 use super::Common;
+use super::approval::{Approval, Approver};
 use super::session::{Peer, Through};
 use super::stop::Stop;
 use crate::clock;
@@ -66,6 +67,8 @@ struct Run {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "inputs", "dry_run"])]
     resume: Option<String>,
     #[command(flatten)]
+    approval: Approval,
+    #[command(flatten)]
     through: Through,
 }
 
@@ -92,7 +95,8 @@ impl Run {
             peer.leave().await?;
             return Ok(checked.afford(&estimate)?);
         }
-        begin(peer, checked, self.inputs.into_iter().collect(), &estimate, &common).await
+        let order = (checked, self.inputs.into_iter().collect());
+        begin(peer, order, self.approval, &estimate, &common).await
     }
 
     async fn go_on(self, run: &str, common: &Common) -> Result<(), Failure> {
@@ -100,8 +104,8 @@ impl Run {
         let budget = plan.limits.budget;
         let execution = Execution::begin(clock::now(), plan.check()?, inputs, entries)?;
         let peer = self.through.reach(common).await?;
-        let screen = Screen::new(journal.run(), common.json)?;
-        let driver = Driver::new(execution, budget, journal, peer.jobs());
+        let screen = Screen::new(journal.run(), Approver::of(&peer), common.json)?;
+        let driver = Driver::new(execution, budget, journal, peer.jobs()).with_approval(self.approval.rules);
         follow(peer, driver, screen).await
     }
 }
@@ -109,8 +113,8 @@ impl Run {
 /// Begins a run, unless its budget cannot pay it.
 async fn begin(
     peer: Peer,
-    checked: Checked,
-    inputs: BTreeMap<String, Value>,
+    (checked, inputs): (Checked, BTreeMap<String, Value>),
+    approval: Approval,
     estimate: &Estimate,
     common: &Common,
 ) -> Result<(), Failure> {
@@ -120,8 +124,8 @@ async fn begin(
     // Before anything is written: inputs that are missing are no run.
     let execution = Execution::begin(clock::now(), checked, inputs.clone(), Vec::new())?;
     let journal = Journal::create(&common.data_dir()?, &Order { plan, inputs })?;
-    let screen = Screen::new(journal.run(), common.json)?;
-    let driver = Driver::new(execution, budget, journal, peer.jobs());
+    let screen = Screen::new(journal.run(), Approver::of(&peer), common.json)?;
+    let driver = Driver::new(execution, budget, journal, peer.jobs()).with_approval(approval.rules);
     follow(peer, driver, screen).await
 }
 

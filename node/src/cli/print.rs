@@ -41,12 +41,17 @@ pub(super) fn say(text: &str) {
 /// A failure, on stderr; as JSON it is data, too.
 pub(super) fn failure(failure: &Failure, as_json: bool) {
     if as_json {
-        let code = failure.class as u8;
-        // A stdout that fails is told on stderr below, or is what failed.
-        let _ = json(&serde_json::json!({ "event": "error", "class": code, "message": failure.message }));
+        failure_as_data(failure);
     }
     let mark = if io::stderr().is_terminal() { "\u{1b}[1;31merror\u{1b}[0m" } else { "error" };
     eprintln!("{mark}: {}", plain(&failure.message));
+}
+
+/// The last line of data of a command that failed.
+pub(super) fn failure_as_data(failure: &Failure) {
+    let code = failure.class as u8;
+    // A stdout that fails is told on stderr, or is what failed.
+    let _ = json(&serde_json::json!({ "event": "error", "class": code, "message": failure.message }));
 }
 
 /// `text` in a style, where the terminal shows styles.

@@ -154,6 +154,13 @@ impl Client {
         if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
     }
 
+    /// Has something done that answers nothing.
+    pub(super) async fn act(&self, path: &str) -> Result<(), Failure> {
+        let request = self.http.post(format!("{}{path}", self.base));
+        let response = request.send().await.map_err(|error| self.gone(&error))?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+    }
+
     /// A job's stream of server-sent events.
     pub(super) async fn post<T: serde::Serialize>(
         &self,

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use protocol::{Capability, ChatMessage, Role};
 use serde_json::value::RawValue;
 
+use super::approval::{self, Approval, Approver};
 use super::session::{Client, Peer, Through};
 use super::{Common, print};
 use crate::api::control;
@@ -78,6 +79,8 @@ pub(super) struct Submit {
     #[arg(long, value_name = "N")]
     budget: Option<u64>,
     #[command(flatten)]
+    approval: Approval,
+    #[command(flatten)]
     through: Through,
 }
 
@@ -91,7 +94,7 @@ impl Submit {
         }
         let request = self.request()?;
         let peer = through.reach(&common).await?;
-        let mut screen = Screen::new(&common)?;
+        let mut screen = Screen { approver: Some(Approver::of(&peer)), ..Screen::new(&common)? };
         let outcome = tokio::select! {
             outcome = stream(&peer, &request, &mut screen) => outcome,
             _ = tokio::signal::ctrl_c() => Err(Failure::new(Class::Job, "cancelled")),
@@ -128,6 +131,7 @@ impl Submit {
             model: self.model,
             provider: self.provider,
             auction: self.auction,
+            approval: self.approval.rules,
             max_tokens: self.max_tokens,
             temperature: self.temperature,
             top_p: self.top_p,
@@ -216,12 +220,15 @@ pub(super) struct Screen {
     /// Where an own peer keeps receipts.
     folder: std::path::PathBuf,
     streamed: bool,
+    /// Who is asked about a job that is held; nobody where the terminal is busy otherwise.
+    approver: Option<Approver>,
     last: Option<JobUpdate>,
 }
 
 impl Screen {
     pub(super) fn new(common: &Common) -> Result<Self, Failure> {
-        Ok(Self { json: common.json, folder: common.data_dir()?.receipts(), streamed: false, last: None })
+        let folder = common.data_dir()?.receipts();
+        Ok(Self { json: common.json, folder, streamed: false, approver: None, last: None })
     }
 
     /// How the job ended, once it has.
@@ -240,6 +247,12 @@ impl Screen {
                 print::line("")?;
             }
             return Err(Failure::new(Class::of_job(&code), message));
+        }
+        if let JobUpdate::Awaiting { job, rule } = &update {
+            match &self.approver {
+                Some(approver) => approver.ask(*job, rule, "the job"),
+                None => print::say(&approval::hint(*job, rule)),
+            }
         }
         if self.json {
             print::json(&update)?;
@@ -269,7 +282,10 @@ impl Screen {
                     .unwrap_or_default();
                 print::say(&format!("receipt {receipt}, {} tokens{file}", usage.completion_tokens));
             }
-            JobUpdate::Bid { .. } | JobUpdate::Progress { .. } | JobUpdate::Failed { .. } => {}
+            JobUpdate::Awaiting { .. }
+            | JobUpdate::Bid { .. }
+            | JobUpdate::Progress { .. }
+            | JobUpdate::Failed { .. } => {}
         }
         Ok(())
     }

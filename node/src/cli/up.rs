@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::approval::Approval;
 use super::stop::Stop;
 use super::{Common, print};
 use crate::agents::Agents;
@@ -74,6 +75,8 @@ pub(super) struct Up {
     /// Unload a model that had no job for so long [default: only when another one needs the room]
     #[arg(long, env = "LLAMESH_IDLE_UNLOAD_S", value_name = "SECONDS")]
     idle_unload_s: Option<u64>,
+    #[command(flatten)]
+    approval: Approval,
     /// Settings and agents [default: llamesh.toml in the data directory]
     #[arg(long, env = "LLAMESH_CONFIG", value_name = "FILE")]
     config: Option<std::path::PathBuf>,
@@ -97,6 +100,7 @@ impl Up {
         }
         let mut peer = peer::Config::default();
         peer.bidder.slots = settings.slots.unwrap_or(SLOTS);
+        peer.approval = settings.approve.clone();
         peer.bidder.strategy = settings.market.rules.clone();
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
         let bar = Bar::new();
@@ -151,6 +155,7 @@ impl Up {
             threads: self.threads,
             memory: self.memory,
             idle_unload_s: self.idle_unload_s,
+            approve: self.approval.rules,
             market: MarketSettings::default(),
             agent: Vec::new(),
         }

@@ -117,13 +117,14 @@ pub struct Auctions {
     config: Config,
     me: PeerId,
     auctions: BTreeMap<JobId, Auction>,
+    load: Load,
     outputs: VecDeque<Output>,
 }
 
 impl Auctions {
     /// Auctions of the peer `me`, with their patience.
     pub fn new(config: Config, me: PeerId) -> Self {
-        Self { config, me, auctions: BTreeMap::new(), outputs: VecDeque::new() }
+        Self { config, me, auctions: BTreeMap::new(), load: Load::new(), outputs: VecDeque::new() }
     }
 
     /// A job looks for a provider. `input` is the salted commitment to its input.
@@ -143,7 +144,7 @@ impl Auctions {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         match (auction.stage, sample) {
             (Stage::Discovering { .. }, false) => {
-                let candidates = auction.candidates(profiles);
+                let candidates = auction.candidates(profiles, &self.load);
                 auction.able = candidates.iter().copied().take(MAX_BIDS).collect();
                 auction.sealed = auction.is_worth_announcing(now, candidates.len());
                 self.solicit(now, job, candidates);
@@ -158,6 +159,7 @@ impl Auctions {
 
     /// A bid, by either way. `known` is what is known of its signer.
     pub fn on_bid(&mut self, now: Timestamp, from: PeerId, bid: Verified<Bid>, known: Known) {
+        let counted = self.load.get(&from).copied().unwrap_or(0);
         let Some(auction) = self.auctions.get_mut(&bid.job) else { return };
         let job = bid.job;
         auction.silent.remove(&from);
@@ -166,7 +168,7 @@ impl Auctions {
                 auction.asked.insert(from);
                 auction.spoke.insert(from);
                 self.outputs.push_back(Output::Offer { job, bid: Box::new(bid.clone()) });
-                auction.bids.push(Candidate::new(&auction.ask, bid, known, now));
+                auction.bids.push(Candidate::new(&auction.ask, bid, known, (now, counted)));
                 if let Stage::Collecting(collecting) = &mut auction.stage
                     && from != self.me
                 {
@@ -223,14 +225,19 @@ impl Auctions {
         }
         let others = |peer: &&PeerId| !auction.excluded.contains(peer) && Some(**peer) != signer;
         let known: Vec<_> = auction.able.iter().filter(others).copied().collect();
-        if auction.bids.is_empty() && answered && !known.is_empty() && auction.spec.provider.is_none() {
-            // The next round, without its search.
+        let without_search =
+            auction.bids.is_empty() && answered && !known.is_empty() && auction.spec.provider.is_none();
+        if without_search {
+            // The next round.
             auction.rounds += 1;
             auction.spoke.clear();
             auction.sealed = false;
-            return self.solicit(now, job, known);
         }
-        self.award(now, job);
+        self.unload(winner);
+        match without_search {
+            true => self.solicit(now, job, known),
+            false => self.award(now, job),
+        }
     }
 
     /// A peer was blocked: nothing that it offered counts any more.
@@ -248,7 +255,19 @@ impl Auctions {
 
     /// The job is over, one way or the other.
     pub fn close(&mut self, job: JobId) {
-        self.auctions.remove(&job);
+        let closed = self.auctions.remove(&job);
+        self.unload(closed.and_then(|auction| auction.winner));
+    }
+
+    /// What a peer had won it has not to do any more.
+    fn unload(&mut self, winner: Option<Verified<Bid>>) {
+        let Some(peer) = winner.map(|bid| bid.signer()) else { return };
+        if let Some(own) = self.load.get_mut(&peer) {
+            *own -= 1;
+            if *own == 0 {
+                self.load.remove(&peer);
+            }
+        }
     }
 
     /// Does what is due.
@@ -345,27 +364,18 @@ impl Auctions {
 
     /// Once for a job, the best bidder that asks more than the requester wants to pay is told so.
     fn bargain(&mut self, now: Timestamp, job: JobId) {
-        let load = self.load();
         let Some(auction) = self.auctions.get_mut(&job) else { return };
-        let Some((to, counter)) = auction.counter(&load) else { return self.award(now, job) };
+        let Some((to, counter)) = auction.counter(&self.load) else { return self.award(now, job) };
         auction.countered = true;
         auction.stage = Stage::Bargaining { with: to, until: now.after(self.config.counter) };
         self.outputs.push_back(Output::Counter { to, counter });
     }
 
-    /// What each peer has won and not done yet.
-    fn load(&self) -> Load {
-        let mut load = Load::new();
-        let winners = self.auctions.values().filter_map(|auction| auction.winner.as_ref());
-        winners.for_each(|bid| *load.entry(bid.signer()).or_default() += 1);
-        load
-    }
-
     fn award(&mut self, now: Timestamp, job: JobId) {
-        let load = self.load();
         let Some(auction) = self.auctions.get_mut(&job) else { return };
-        match auction.take_best(&load) {
+        match auction.take_best(&self.load) {
             Some(bid) => {
+                *self.load.entry(bid.signer()).or_default() += 1;
                 auction.stage = Stage::Awarded;
                 auction.winner = Some(bid.clone());
                 self.outputs.push_back(Output::Award { job, bid: Box::new(bid) });
@@ -389,7 +399,7 @@ impl Auctions {
     }
 
     fn fail(&mut self, job: JobId, error: JobError) {
-        self.auctions.remove(&job);
+        self.close(job);
         self.outputs.push_back(Output::Fail { job, error });
     }
 }

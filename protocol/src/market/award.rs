@@ -36,26 +36,38 @@ pub(super) struct Candidate {
     cost: Credits,
     /// Milliseconds until the longest answer is there, as the bid says.
     time: u64,
+    /// How many jobs its bidder had won from this peer when it came: the bid counts those.
+    counted: u64,
 }
 
 impl Candidate {
-    pub(super) fn new(ask: &Ask, bid: Verified<Bid>, known: Known, received: Timestamp) -> Self {
+    pub(super) fn new(
+        ask: &Ask,
+        bid: Verified<Bid>,
+        known: Known,
+        (received, counted): (Timestamp, u64),
+    ) -> Self {
         // Four bytes a token is the usual rule of thumb; it is the same for all bids, so only the order matters.
         let usage = Usage { prompt_tokens: ask.input_len / 4, completion_tokens: ask.max_tokens };
         let cost = bid.price().cost(usage).unwrap_or(Credits(u64::MAX));
-        Self { time: bid.time(usage), cost, bid, received, known }
+        Self { time: bid.time(usage), cost, bid, received, known, counted }
     }
 
     /// The same bidder's better offer.
     pub(super) fn lowered(&self, ask: &Ask, bid: Verified<Bid>) -> Self {
-        Self::new(ask, bid, self.known, self.received)
+        Self::new(ask, bid, self.known, (self.received, self.counted))
     }
 
-    /// The same after what this peer has given the bidder already.
+    /// The same after what this peer has given the bidder since.
     fn time(&self, load: &Load) -> u64 {
-        let own = load.get(&self.bid.signer()).copied().unwrap_or(0);
+        let own = self.own(load).saturating_sub(self.counted);
         let alone = self.time / (u64::from(self.bid.queue) + 1);
         self.time.saturating_add(alone.saturating_mul(own))
+    }
+
+    /// How many jobs its bidder has from this peer.
+    fn own(&self, load: &Load) -> u64 {
+        load.get(&self.bid.signer()).copied().unwrap_or(0)
     }
 }
 
@@ -68,17 +80,17 @@ pub(super) fn best(bids: &[Candidate], preference: &Preference, load: &Load) -> 
     let cheapest = bids.iter().map(|bid| bid.cost.0).min()?;
     let times: Vec<u64> = bids.iter().map(|bid| bid.time(load)).collect();
     let soonest = times.iter().copied().min()?;
-    let score = |i: usize| score(&bids[i], times[i], preference, (cheapest, soonest));
+    let score = |i: usize| score(&bids[i], (times[i], bids[i].own(load)), preference, (cheapest, soonest));
     (0..bids.len()).min_by_key(|i| score(*i))
 }
 
 /// Less is better. Whatever weighs nothing, or too little to tell, still decides between equals.
 fn score(
     bid: &Candidate,
-    time: u64,
+    (time, own): (u64, u64),
     preference: &Preference,
     (cheapest, soonest): (u64, u64),
-) -> (u64, Credits, u64, u32, PeerId) {
+) -> (u64, Credits, u64, u64, u32, PeerId) {
     let weights = preference.weights;
     let far = preference.peer.is_some_and(|peer| peer != bid.bid.signer());
     let losses = [
@@ -88,7 +100,7 @@ fn score(
         (weights.locality, if far { WHOLE } else { 0 }),
     ];
     let score = losses.into_iter().map(|(weight, loss)| u64::from(weight) * loss).sum();
-    (score, bid.cost, time, bid.known.faults, bid.bid.signer())
+    (score, bid.cost, time, own, bid.known.faults, bid.bid.signer())
 }
 
 /// By how many thousandths of the best it is more. A best of zero counts as one.

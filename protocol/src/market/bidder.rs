@@ -113,7 +113,13 @@ impl Bidder {
         }
         let situation = Situation { requester: from, ask, held, theirs, retry_after_ms };
         let Quote { price, floor } = self.config.strategy.quote(offer.price, &situation)?;
-        let queue = held.saturating_sub(self.config.slots.saturating_sub(1));
+        // What was promised to the same peer and not ordered yet may go elsewhere: it asks several for each job, and
+        // knows itself what it has given to whom.
+        let unclaimed = |(requester, job): &(PeerId, JobId), lease: &Lease| {
+            *requester == from && *job != ask.job && lease.promise.is_some()
+        };
+        let unclaimed = self.leases.iter().filter(|(held, lease)| unclaimed(held, lease)).count();
+        let queue = (held - unclaimed).saturating_sub(self.config.slots.saturating_sub(1));
         let queue = u32::try_from(queue).unwrap_or(u32::MAX);
         let (offer, expires) = (AgentOffer { price, ..offer.clone() }, now.after(self.config.lease));
         Ok(Quoted { bid: Bid { job: ask.job, requester: from, offer, queue, expires }, floor })

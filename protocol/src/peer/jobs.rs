@@ -1,4 +1,4 @@
-//! Jobs of ours, between the machines: submission → discovery → ask or announcement → award → done.
+//! Jobs of ours, between the machines: submission → approval, where one is needed → discovery → ask or announcement → award → done.
 
 use crypto::{PeerId, Signed, Verified};
 
@@ -16,13 +16,34 @@ impl Peer {
     pub(super) fn on_submission(&mut self, now: Timestamp, submission: Submission) {
         let Submission { job, salt, mut spec, run } = submission;
         let admitted = self.admit(job, &mut spec, run);
-        let input = spec.input.commitment(&salt);
         if let Err(error) = admitted {
             return self.outputs.push_back(Output::Notify { job, event: JobEvent::Failed(error) });
         }
         spec.preference.peer = spec.preference.peer.filter(|peer| !self.is_blocked(peer));
-        self.jobs.insert(job, Job { spec: spec.clone(), salt, run });
-        self.auctions.open(now, job, spec, input);
+        let depth = run.map_or(0, |run| self.depth_of(run).saturating_add(1));
+        self.jobs.insert(job, Job { spec: spec.clone(), salt, run, depth });
+        match self.approvals.hold(job, &spec, depth) {
+            Some(rule) => self.notify(job, JobEvent::Awaiting(rule)),
+            None => self.open(now, job),
+        }
+    }
+
+    pub(super) fn on_approval(&mut self, now: Timestamp, job: JobId) {
+        if self.approvals.approve(job) {
+            self.open(now, job);
+        }
+    }
+
+    fn open(&mut self, now: Timestamp, job: JobId) {
+        if let Some(Job { spec, salt, .. }) = self.jobs.get(&job) {
+            self.auctions.open(now, job, spec.clone(), spec.input.commitment(salt));
+        }
+    }
+
+    /// How far the job of a run stands below a user's: what strangers order is taken for one.
+    fn depth_of(&self, run: RunId) -> u8 {
+        let job = self.provider.job_of(run).and_then(|job| self.jobs.get(&job));
+        job.map_or(0, |job| job.depth)
     }
 
     /// Checks a job, and for a sub-job takes its limits out of its parent's.
@@ -217,6 +238,7 @@ impl Peer {
     }
 
     pub(super) fn close(&mut self, job: JobId, receipt: Option<crypto::Digest>) -> bool {
+        self.approvals.close(job);
         self.auctions.close(job);
         self.asked.retain(|_, question| question.job != job);
         self.queries.retain(|_, (queried, _)| *queried != job);

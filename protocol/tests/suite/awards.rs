@@ -200,3 +200,23 @@ fn nothing_of_what_the_requester_likes_is_sent() {
     };
     assert_eq!(sent(Preference::default()), sent(fussy), "the same winner, and the same bytes");
 }
+
+#[test]
+fn jobs_of_one_peer_spread_evenly_over_those_who_ask_the_same() {
+    for choosing in [Choosing::Direct, Choosing::Auction] {
+        let mut world = World::of(5);
+        for seed in 2..=5 {
+            world.offer(peer(seed), vec![text_offer(0)]);
+            world.script(peer(seed), Vec::new());
+        }
+        for job in 1..=16 {
+            world.submit(peer(1), job_id(job), JobSpec { choosing, ..spec() });
+            while world.started(job_id(job)).is_empty() {
+                world.elapse(10);
+            }
+            let held: Vec<_> = (2..=5).map(|seed| world.runs(peer(seed)).len()).collect();
+            let (least, most) = (held.iter().min(), held.iter().max());
+            assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{choosing:?}: {held:?}");
+        }
+    }
+}

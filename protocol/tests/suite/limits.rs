@@ -120,6 +120,46 @@ fn the_end_of_a_job_is_the_end_of_its_sub_jobs() {
     assert_eq!(refused(&world, 11), Some(JobError::Cancelled));
 }
 
+/// Peer 1's job runs at peer 2, whose agent had a part done by peer 3, whose agent had a part of that done by peer 4.
+fn chain() -> (World, [RunId; 3]) {
+    let mut world = World::of(4);
+    for (seed, name) in [(2, "text.generation"), (3, "code.review"), (4, "code.test")] {
+        world.offer(peer(seed), vec![offer(&capability(name), 1000)]);
+        world.script(peer(seed), Vec::new());
+    }
+    world.submit(peer(1), job_id(1), JobSpec { limits: limits(1000, 3, 4), ..spec() });
+    let first = world.runs(peer(2))[0].run;
+    world.submit_for(peer(2), job_id(11), part(500), Some(first));
+    let second = world.runs(peer(3))[0].run;
+    let mut last = part(200);
+    last.requirement.capability = capability("code.test");
+    world.submit_for(peer(3), job_id(111), last, Some(second));
+    let third = world.runs(peer(4))[0].run;
+    (world, [first, second, third])
+}
+
+#[test]
+fn a_tree_is_cancelled_to_its_leaves_at_once() {
+    let (mut world, runs) = chain();
+    world.deliver(peer(1), Event::Command(Command::Cancel { job: job_id(1) }));
+    for (seed, run) in (2..).zip(runs) {
+        assert!(world.aborted(peer(seed), run), "peer {seed}");
+    }
+    let (mut world, [first, second, third]) = chain();
+    world.deliver(peer(2), Event::Command(Command::Cancel { job: job_id(11) }));
+    assert!(!world.aborted(peer(2), first), "a part is cancelled without the whole");
+    assert!(world.aborted(peer(3), second) && world.aborted(peer(4), third));
+}
+
+#[test]
+fn a_tree_whose_requester_is_gone_ends_at_once() {
+    let (mut world, runs) = chain();
+    world.unplug(peer(1));
+    for (seed, run) in (2..).zip(runs) {
+        assert!(world.aborted(peer(seed), run), "peer {seed}");
+    }
+}
+
 #[test]
 fn a_run_that_is_over_spawns_nothing() {
     let (mut world, run) = tree(limits(1000, 1, 1));

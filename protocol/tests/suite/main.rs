@@ -22,6 +22,7 @@
 
 mod answers;
 mod any;
+mod approvals;
 mod awards;
 mod bargains;
 mod board;

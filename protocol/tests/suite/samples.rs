@@ -114,6 +114,7 @@ pub(crate) fn spec() -> JobSpec {
         sampling: sampling(),
         limits: limits(),
         constraint: Some(constraint()),
+        approval: vec!["cost:5000".parse().unwrap()],
         parent: Some(job_id(9)),
     }
 }

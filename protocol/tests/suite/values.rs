@@ -79,6 +79,7 @@ pub(crate) fn spec() -> JobSpec {
         sampling: Sampling { max_tokens: 100, ..Sampling::default() },
         limits: Limits { budget: Credits(1_000_000), depth: 2, children: 4, deadline: START.after(300_000) },
         constraint: None,
+        approval: Vec::new(),
         parent: None,
     }
 }

@@ -76,7 +76,10 @@ impl Course {
                     self.events.clear();
                     return Some(Err(error));
                 }
-                JobEvent::Bid(..) | JobEvent::Progress { .. } | JobEvent::Started { .. } => {}
+                JobEvent::Awaiting(_)
+                | JobEvent::Bid(..)
+                | JobEvent::Progress { .. }
+                | JobEvent::Started { .. } => {}
             }
         }
         None

@@ -1,7 +1,5 @@
 //! `llamesh plan "GOAL"`: an agent writes the plan, a person looks at it, and only then it runs.
 
-use std::io::{self, IsTerminal};
-
 use clap::Args;
 use futures::StreamExt;
 use protocol::Capability;
@@ -9,6 +7,7 @@ use protocol::plan::{Checked, Estimate};
 use serde_json::{Value, json};
 
 use super::{begin, estimate, input, show};
+use crate::cli::approval::{Approval, Approver, confirmed};
 use crate::cli::session::{Peer, Through};
 use crate::cli::{Common, print};
 use crate::failure::{Class, Failure};
@@ -33,6 +32,8 @@ pub(super) struct Draft {
     #[arg(long = "input", value_name = "NAME=VALUE", value_parser = input)]
     inputs: Vec<(String, Value)>,
     #[command(flatten)]
+    approval: Approval,
+    #[command(flatten)]
     through: Through,
 }
 
@@ -45,10 +46,11 @@ impl Draft {
         let estimate = estimate(&peer, &checked).await?;
         present(&checked, &estimate, common.json)?;
         checked.afford(&estimate)?;
-        if !self.yes && !confirmed() {
+        if !self.yes && !confirmed("Run it? [y/N]") {
             return peer.leave().await;
         }
-        begin(peer, checked, self.inputs.into_iter().collect(), &estimate, &common).await
+        let order = (checked, self.inputs.into_iter().collect());
+        begin(peer, order, self.approval, &estimate, &common).await
     }
 
     async fn question(&self, peer: &Peer) -> Result<JobRequest, Failure> {
@@ -97,6 +99,7 @@ async fn ask(peer: &Peer, request: JobRequest) -> Result<String, Failure> {
             JobUpdate::Failed { code, message, .. } => {
                 return Err(Failure::new(Class::of_job(&code), message));
             }
+            JobUpdate::Awaiting { job, rule } => Approver::of(peer).ask(job, &rule, "planning"),
             JobUpdate::Bid { .. } | JobUpdate::Progress { .. } | JobUpdate::Token { .. } => {}
         }
     }
@@ -123,16 +126,4 @@ fn present(checked: &Checked, estimate: &Estimate, as_json: bool) -> Result<(), 
     print::line(&print::plain(&text))?;
     show::rows(estimate).iter().for_each(|row| print::say(row));
     Ok(())
-}
-
-/// Asks on the terminal; without one nobody can say yes.
-fn confirmed() -> bool {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        print::say("not run: there is no terminal to ask on; --yes runs it");
-        return false;
-    }
-    print::say("Run it? [y/N]");
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }

@@ -6,6 +6,7 @@ use crypto::PeerId;
 use protocol::plan::{Checked, Estimate, TaskId, Totals};
 use serde_json::json;
 
+use crate::cli::approval::Approver;
 use crate::cli::print;
 use crate::failure::{Class, Failure};
 use crate::plans::PlanUpdate;
@@ -15,6 +16,7 @@ use crate::plans::PlanUpdate;
 pub(super) struct Screen {
     json: bool,
     run: String,
+    approver: Approver,
 }
 
 /// A plan without mistakes.
@@ -59,17 +61,20 @@ pub(super) fn rows(estimate: &Estimate) -> [String; 2] {
 
 impl Screen {
     /// Says under which name the run is kept.
-    pub(super) fn new(run: &str, json: bool) -> Result<Self, Failure> {
+    pub(super) fn new(run: &str, approver: Approver, json: bool) -> Result<Self, Failure> {
         if json {
             print::json(&json!({ "event": "run", "run": run }))?;
         } else {
             print::say(&format!("run {run}"));
         }
-        Ok(Self { json, run: run.to_owned() })
+        Ok(Self { json, run: run.to_owned(), approver })
     }
 
     /// Shows an update.
     pub(super) fn show(&self, update: PlanUpdate) -> Result<(), Failure> {
+        if let PlanUpdate::JobAwaiting { task, job, rule } = &update {
+            self.approver.ask(*job, rule, &name(task));
+        }
         if self.json {
             return print::json(&update);
         }
@@ -99,7 +104,7 @@ impl Screen {
                 }
                 print::say(&said);
             }
-            PlanUpdate::Cancelled | PlanUpdate::Failed { .. } => {}
+            PlanUpdate::Cancelled | PlanUpdate::Failed { .. } | PlanUpdate::JobAwaiting { .. } => {}
         }
         Ok(())
     }

@@ -117,15 +117,18 @@ impl Auction {
         worth && self.rounds == 1
     }
 
-    /// Whom to ask: those who could do it and did not fail this job yet, in an order that differs from job to job. A
-    /// preferred peer comes first, whether the search has found it or not.
-    pub(super) fn candidates(&self, profiles: &[Verified<Profile>]) -> Vec<PeerId> {
+    /// Whom to ask: those who could do it and did not fail this job yet, first who has least to do for this peer, and
+    /// of equals in an order that differs from job to job. A preferred peer comes before all, whether the search has
+    /// found it or not.
+    pub(super) fn candidates(&self, profiles: &[Verified<Profile>], load: &Load) -> Vec<PeerId> {
         let able = |p: &&Verified<Profile>| {
             p.matching(&self.spec.requirement).any(|offer| offer.takes(self.spec.kind) && self.goes_on(offer))
         };
         let new = |p: &&Verified<Profile>| !self.excluded.contains(&p.signer());
-        let draw =
-            |peer: PeerId| (Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish(), peer);
+        let draw = |peer: PeerId| {
+            let own = load.get(&peer).copied().unwrap_or(0);
+            ((own, Hasher::new("draw").part(&self.ask.job.0).part(peer.as_bytes()).finish()), peer)
+        };
         let drawn: BTreeSet<_> = profiles.iter().filter(able).filter(new).map(|p| draw(p.signer())).collect();
         let preferred = self.spec.preference.peer.filter(|peer| !self.excluded.contains(peer));
         let others = drawn.into_iter().map(|(_, peer)| peer).filter(|peer| Some(*peer) != preferred);
