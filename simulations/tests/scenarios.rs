@@ -45,10 +45,6 @@ fn honest_peers_do_every_job() {
 fn churn_moves_jobs_and_loses_no_money() {
     let reports = run(CHURN);
     assert!(reports.iter().any(|report| report.moved > 0), "somebody took over");
-    assert!(
-        reports.iter().any(|report| report.failed.contains_key("provider_lost")),
-        "somebody was caught mid-way"
-    );
     assert!(reports.iter().all(|report| report.failed.contains_key("cancelled")), "somebody lost patience");
 }
 

@@ -94,11 +94,21 @@ pub struct Config {
     pub least: u64,
     /// The answer to a counter-offer, in milliseconds. The bid stands much longer.
     pub counter: u64,
+    /// Until another search for a provider that was lost, where there is no other, in milliseconds: it may only have been slow.
+    pub pause_for_the_lost: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { discovery: 6_000, quotes: 2_500, bids: 800, pause: 20, least: 40, counter: 500 }
+        Self {
+            discovery: 6_000,
+            quotes: 2_500,
+            bids: 800,
+            pause: 20,
+            least: 40,
+            counter: 500,
+            pause_for_the_lost: 1_000,
+        }
     }
 }
 
@@ -201,7 +211,10 @@ impl Auctions {
     pub fn on_refusal(&mut self, now: Timestamp, job: JobId, from: PeerId, error: Option<JobError>) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         auction.silent.remove(&from);
-        auction.excluded.insert(from);
+        // Who was lost may be back by the next search.
+        if error.is_some() || !auction.may_find_the_lost() {
+            auction.excluded.insert(from);
+        }
         match error {
             Some(error) => auction.refusal = Some(error),
             None => self.outputs.push_back(Output::Observe { peer: from, evidence: Evidence::Unreachable }),
@@ -285,6 +298,7 @@ impl Auctions {
             match stage {
                 Stage::Awarded => {}
                 Stage::Bargaining { .. } => self.award(now, job),
+                Stage::Pausing { .. } => self.start_round(now, job),
                 Stage::Collecting(collecting) => self.close_collection(now, job, collecting.closes <= now),
                 Stage::Discovering { .. } => self.on_discovered(now, job, false, &[]),
                 Stage::Sampling { .. } => self.on_discovered(now, job, true, &[]),
@@ -324,7 +338,10 @@ impl Auctions {
     fn solicit(&mut self, now: Timestamp, job: JobId, candidates: Vec<PeerId>) {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         if candidates.is_empty() {
-            return self.give_up(now, job);
+            return match auction.may_find_the_lost() {
+                true => self.next_round(now, job),
+                false => self.give_up(now, job),
+            };
         }
         let collecting = Collecting::open(now, auction.sealed, &self.config);
         auction.stage = Stage::Collecting(collecting);
@@ -380,8 +397,17 @@ impl Auctions {
                 auction.winner = Some(bid.clone());
                 self.outputs.push_back(Output::Award { job, bid: Box::new(bid) });
             }
-            None => self.start_round(now, job),
+            None => self.next_round(now, job),
         }
+    }
+
+    /// Another round; if the last search for somebody to go on with an answer was in vain, after a while.
+    fn next_round(&mut self, now: Timestamp, job: JobId) {
+        let Some(auction) = self.auctions.get_mut(&job) else { return };
+        if auction.rounds > 1 && auction.may_find_the_lost() {
+            return auction.stage = Stage::Pausing { until: now.after(self.config.pause_for_the_lost) };
+        }
+        self.start_round(now, job);
     }
 
     /// Nobody is left to ask. Without any refusal nobody offers this at all, and the user learns what is offered.

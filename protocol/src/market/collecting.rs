@@ -62,8 +62,15 @@ impl Collecting {
 mod tests {
     use super::*;
 
-    const CONFIG: Config =
-        Config { discovery: 0, quotes: 2_500, bids: 800, pause: 20, least: 40, counter: 500 };
+    const CONFIG: Config = Config {
+        discovery: 0,
+        quotes: 2_500,
+        bids: 800,
+        pause: 20,
+        least: 40,
+        counter: 500,
+        pause_for_the_lost: 0,
+    };
 
     /// When a collection is due after each of the bids, in milliseconds from its beginning.
     fn due(sealed: bool, bids: &[u64]) -> Vec<u64> {

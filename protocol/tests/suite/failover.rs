@@ -237,6 +237,21 @@ fn only_the_same_model_on_the_same_engine_goes_on() {
 }
 
 #[test]
+fn the_only_provider_may_come_back_and_go_on() {
+    for (away, comes_back) in [(500, true), (1_500, false)] {
+        let mut world = begun(2, spec());
+        write(&mut world, 2, 3);
+        world.unplug(peer(2));
+        assert!(world.outcome(job_id(1)).is_none(), "it may only have been slow");
+        world.elapse(away);
+        world.plug_in(peer(2));
+        world.elapse(600);
+        assert_eq!(world.started(job_id(1)).len(), if comes_back { 2 } else { 1 });
+        assert_eq!(world.outcome(job_id(1)).is_none(), comes_back);
+    }
+}
+
+#[test]
 fn a_job_that_names_its_provider_dies_with_it() {
     let mut world = begun(3, for_peer(peer(2)));
     write(&mut world, 2, 3);

@@ -85,6 +85,17 @@ impl World {
         }
     }
 
+    /// It is there again; it has seen everybody go, too.
+    pub(crate) fn plug_in(&mut self, id: PeerId) {
+        self.gone.remove(&id);
+        let others: Vec<_> = self.peers.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            for side in [Side::Provider, Side::Requester] {
+                self.deliver(id, Event::Lost { peer: other, side });
+            }
+        }
+    }
+
     pub(crate) fn submit(&mut self, id: PeerId, job: JobId, spec: JobSpec) {
         self.submit_for(id, job, spec, None);
     }

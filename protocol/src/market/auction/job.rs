@@ -14,7 +14,7 @@ use crate::{
 
 use super::super::award::{self, Candidate, Load};
 use super::super::collecting::Collecting;
-use super::{Config, MAX_BIDS, QUOTES};
+use super::{Config, MAX_BIDS, MAX_ROUNDS, QUOTES};
 
 /// An auction is worth its time where more could do the job than are asked at once,
 const FEW: usize = QUOTES;
@@ -57,10 +57,21 @@ pub(super) struct Auction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Awarded,
-    Bargaining { with: PeerId, until: Timestamp },
+    Bargaining {
+        with: PeerId,
+        until: Timestamp,
+    },
     Collecting(Collecting),
-    Discovering { until: Timestamp },
-    Sampling { until: Timestamp },
+    Discovering {
+        until: Timestamp,
+    },
+    /// Nobody is there at the moment.
+    Pausing {
+        until: Timestamp,
+    },
+    Sampling {
+        until: Timestamp,
+    },
 }
 
 impl Auction {
@@ -146,6 +157,12 @@ impl Auction {
         self.bids = bids;
         // However long the answer took until now, there are as many rounds to find who goes on with it.
         self.rounds = 1;
+    }
+
+    /// Whether somebody was lost in the middle of the answer who may be there again: a search in vain is then repeated.
+    pub(super) fn may_find_the_lost(&self) -> bool {
+        let lost = self.engine.is_some() && self.refusal == Some(JobError::ProviderLost);
+        lost && self.spec.provider.is_none() && self.rounds < MAX_ROUNDS
     }
 
     /// Whether this agent could go on with what is there of the answer.
@@ -237,7 +254,7 @@ impl Stage {
             Self::Awarded => None,
             Self::Bargaining { until, .. } => Some(*until),
             Self::Collecting(collecting) => Some(collecting.due(config)),
-            Self::Discovering { until } | Self::Sampling { until } => Some(*until),
+            Self::Discovering { until } | Self::Pausing { until } | Self::Sampling { until } => Some(*until),
         }
     }
 }
