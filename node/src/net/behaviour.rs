@@ -93,8 +93,8 @@ const MAX_PENDING: u32 = 64;
 const MAX_CONNECTIONS: u32 = 256;
 /// Of these, how many others may begin: strangers cannot keep us from dialling.
 const MAX_INCOMING: u32 = 192;
-/// Two peers that dial each other at the same moment need two for an instant; one would kill both dials.
-const MAX_PER_PEER: u32 = 2;
+/// The backstop: of more than [`super::peers::MAX_LINKS`] to a peer the oldest is closed, which takes a moment.
+const MAX_PER_PEER: u32 = 8;
 /// Also how soon a peer that vanished without a word is noticed, together with the timeout.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -53,8 +53,17 @@ pub(super) enum Closed {
 }
 
 impl Peers {
-    pub(super) fn opened(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, now: Instant) {
-        let Some(name) = super::name(&peer) else { return };
+    /// A connection is there. Of too many to one peer the oldest is returned, to be closed: a machine that went down without
+    /// a word leaves connections that look alive for a while, and must not be locked out by them when it is back.
+    #[must_use]
+    pub(super) fn opened(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+        now: Instant,
+    ) -> Option<ConnectionId> {
+        let name = super::name(&peer)?;
         let address = endpoint.get_remote_address().clone();
         let direction = if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound };
         let reach = Reach::over(Scope::of(&address));
@@ -63,6 +72,7 @@ impl Peers {
         let entry = self.table.entry(peer).or_insert_with(new);
         entry.reach = entry.reach.and(reach);
         entry.links.push(Link { id, address, direction });
+        (entry.links.len() > MAX_LINKS).then(|| entry.links[0].id)
     }
 
     pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> Closed {
@@ -145,6 +155,8 @@ impl Peers {
     }
 }
 
+/// Connections to a peer: two that dial each other at the same moment need two for an instant.
+pub(super) const MAX_LINKS: usize = 2;
 /// To say to which network one belongs: two round trips, on the slowest links.
 const INTRODUCTION: Duration = Duration::from_secs(15);
 /// Characters of a remote's own description of itself.

@@ -24,7 +24,9 @@ impl Host {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour(event, now),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                self.peers.opened(peer_id, connection_id, &endpoint, now);
+                if let Some(oldest) = self.peers.opened(peer_id, connection_id, &endpoint, now) {
+                    self.swarm.close_connection(oldest);
+                }
                 self.tell_reaching(&peer_id, true);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {

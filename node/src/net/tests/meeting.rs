@@ -144,3 +144,25 @@ async fn a_failed_dial_is_remembered_for_the_doctor() {
     let errors = node.net.snapshot().await.unwrap().dial_errors;
     assert!(errors.iter().any(|failure| failure.peer == Some(key(7).peer_id())), "{errors:?}");
 }
+
+/// A machine that went down without a word leaves connections that look alive. It must not be locked out by them when
+/// it is back, however often.
+#[tokio::test]
+async fn a_peer_that_vanished_again_and_again_is_let_in() {
+    for listen in [TCP, QUIC] {
+        let mut first = Node::join(1, listen, &[]).await;
+        let mut vanished = Vec::new();
+        for _ in 0..4 {
+            let mut second = Node::join(2, listen, &first.listening).await;
+            let met = second.wait(|event| matches!(event, NetEvent::BootstrapSucceeded { .. }).then_some(()));
+            tokio::select! {
+                () = met => {}
+                () = async { loop { first.events.next().await; } } => {}
+            }
+            // It is not driven any more, and so says nothing of its end.
+            vanished.push(second);
+        }
+        let snapshot = first.net.snapshot().await.unwrap();
+        assert_eq!(snapshot.peers.len(), 1);
+    }
+}
