@@ -14,6 +14,7 @@
 //! | [`plans`], [`plans_at_random`], [`plans_hostile`] | plans of many agents: as people write them, in any order of events, and from those who wish us ill |
 //! | [`limits`] | how sub-jobs share what their root was given |
 //! | [`codec`], [`hostile`] | properties: bytes and events from a generator that wishes us ill |
+//! | [`strangers`], [`mutation`] | thousands of broken inputs for everything that a stranger's bytes reach |
 //! | [`wire`], [`schemas`], [`spec`] | the written contract: golden vectors, JSON Schemas, the tables of `SPEC.md` |
 //!
 //! [`world`] drives the peers, [`values`], [`samples`] and [`any`] make what they talk about.
@@ -39,6 +40,7 @@ mod hostile;
 mod leases;
 mod limits;
 mod market;
+mod mutation;
 mod orders;
 mod plans;
 mod plans_at_random;
@@ -47,6 +49,7 @@ mod samples;
 mod schemas;
 mod scores;
 mod spec;
+mod strangers;
 mod strategies;
 mod values;
 mod wire;
