@@ -91,6 +91,7 @@ pub enum TemplateError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     bos: String,
     eos: String,
     knows_tools: bool,
@@ -107,7 +108,14 @@ impl ChatTemplate {
         let (knows_tools, calls) = (tools::knows_tools(source), CallSyntax::of(Some(source)));
         let mut environment = environment().map_err(syntax)?;
         environment.add_template_owned(NAME, source.to_owned()).map_err(syntax)?;
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned(), knows_tools, syntax: calls })
+        let (source, bos, eos) = (source.to_owned(), bos.to_owned(), eos.to_owned());
+        Ok(Self { environment, source, bos, eos, knows_tools, syntax: calls })
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// How the model of this template writes calls of tools.

@@ -54,6 +54,12 @@ pub enum EmbedError {
     /// The engine gave up.
     #[error("the engine failed: {0}")]
     Forward(String),
+    /// Ids that are none of this model's, or no ids at all.
+    #[error("token ids of this model are numbers below {known}, and at least one is needed")]
+    Ids {
+        /// How many it knows.
+        known: usize,
+    },
     /// The weights lead to no direction for this text.
     #[error("the text has no vector in this model: its numbers are not finite, or all zero")]
     NoDirection,
@@ -142,6 +148,19 @@ impl Embedder {
         texts.iter().map(|text| self.embed_one(text)).collect()
     }
 
+    /// The vector of token ids as they stand; of more than the model takes the first are read.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub fn embed_ids(&self, ids: &[u32]) -> Result<Embedding, EmbedError> {
+        let read = &ids[..ids.len().min(self.card.context)];
+        let known = self.tokenizer.get_vocab_size(true);
+        if read.is_empty() || read.iter().any(|&id| id as usize >= known) {
+            return Err(EmbedError::Ids { known });
+        }
+        self.embed_read(read.to_vec())
+    }
+
     /// Tokens of text read in a second, by a text as long as the model takes.
     ///
     /// # Errors
@@ -157,7 +176,10 @@ impl Embedder {
         let begin = &text[..text.floor_char_boundary(MAX_TEXT)];
         let encoding = self.tokenizer.encode_fast(begin, true);
         let encoding = encoding.map_err(|error| EmbedError::Tokenizer(error.to_string()))?;
-        let tokens = encoding.get_ids().to_vec();
+        self.embed_read(encoding.get_ids().to_vec())
+    }
+
+    fn embed_read(&self, tokens: Vec<u32>) -> Result<Embedding, EmbedError> {
         let mean = self.mean_state(&tokens).map_err(|error| EmbedError::Forward(error.to_string()))?;
         Ok(Embedding { vector: unit(&mean).ok_or(EmbedError::NoDirection)?, tokens })
     }

@@ -106,13 +106,15 @@ impl Vocabulary {
         self.bytes.is_empty()
     }
 
-    /// The name of the token that begins a text, for templates.
-    pub(crate) fn bos(&self) -> &str {
+    /// The name of the token that begins a text; empty where there is none.
+    #[must_use]
+    pub fn bos(&self) -> &str {
         self.name(self.bos)
     }
 
-    /// The name of the token that ends a text, for templates.
-    pub(crate) fn eos(&self) -> &str {
+    /// The name of the token that ends a text; empty where there is none.
+    #[must_use]
+    pub fn eos(&self) -> &str {
         self.name(self.eos)
     }
 

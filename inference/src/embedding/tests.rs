@@ -122,3 +122,15 @@ fn the_profile_names_the_candle_that_is_linked() {
     assert!(lock.contains(&format!("name = \"candle-nn\"\nversion = \"{CANDLE}\"")));
     assert!(tiny().profile().starts_with("candle-"));
 }
+
+#[test]
+fn ids_are_read_as_they_stand() {
+    let embedder = tiny();
+    let text = one(&embedder, "an otter");
+    assert_eq!(embedder.embed_ids(&text.tokens).unwrap(), text);
+    let long = vec![text.tokens[1]; embedder.card().context + 1];
+    assert_eq!(embedder.embed_ids(&long).unwrap().tokens.len(), embedder.card().context);
+    for wrong in [vec![], vec![u32::MAX]] {
+        assert!(matches!(embedder.embed_ids(&wrong), Err(EmbedError::Ids { .. })));
+    }
+}
