@@ -73,22 +73,23 @@ impl Http {
 /// The local API of a peer.
 pub(crate) struct LocalApi {
     client: reqwest::Client,
-    url: String,
+    /// The base of every path.
+    pub(crate) base: String,
 }
 
 impl LocalApi {
     pub(crate) async fn start(node: NodeHandle, receipts: PathBuf) -> Result<Self, Failed> {
         let server = Server::bind("127.0.0.1:0").await?;
-        let url = format!("{}/control/jobs", server.url());
+        let base = server.url();
         tokio::spawn(server.serve(Api { node, receipts: Some(receipts) }, CancellationToken::new()));
-        Ok(Self { client: client()?, url })
+        Ok(Self { client: client()?, base })
     }
 
     /// One job, from the request to the last server-sent event.
     pub(crate) async fn job(&self, request: &JobRequest) -> Result<Course, Failed> {
         let begin = Instant::now();
         let mut course = Course::default();
-        let response = self.client.post(&self.url).json(request).send().await?;
+        let response = self.client.post(format!("{}/control/jobs", self.base)).json(request).send().await?;
         let mut events = response.bytes_stream().eventsource();
         while let Some(event) = events.next().await {
             match serde_json::from_str(&event?.data)? {
@@ -103,6 +104,7 @@ impl LocalApi {
     }
 }
 
-fn client() -> Result<reqwest::Client, Failed> {
+/// A client that keeps its connections.
+pub(crate) fn client() -> Result<reqwest::Client, Failed> {
     Ok(reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?)
 }

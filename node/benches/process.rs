@@ -69,28 +69,39 @@ impl Drop for Provider {
     }
 }
 
-/// A running `llamesh up` without a model. It ends with the value.
+/// A running `llamesh up`. It ends with the value.
 #[derive(Debug)]
 pub(crate) struct Peer {
+    /// Its API.
+    pub(crate) api: String,
     child: Child,
     _folder: TempDir,
 }
 
 impl Peer {
-    /// Starts one on free ports and waits until it is ready.
+    /// Starts one without a model on free ports and waits until it is ready.
     pub(crate) fn up() -> Result<Self, Failed> {
+        Self::with(&["--model", "-"])
+    }
+
+    /// Starts one on free ports with more to be said of it, and waits until it is ready.
+    pub(crate) fn with(args: &[&str]) -> Result<Self, Failed> {
         let folder = tempfile::tempdir()?;
         let ports = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
         let mut command = Command::new(PROGRAM);
         command
-            .args(["up", "--json", "--model", "-", "--api", "127.0.0.1:0", "--data-dir"])
+            .args(["up", "--json", "--api", "127.0.0.1:0"])
+            .args(args)
+            .arg("--data-dir")
             .arg(folder.path());
         ports.iter().for_each(|port| _ = command.args(["--listen", port]));
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
-        let peer = Self { child, _folder: folder };
+        let mut peer = Self { api: String::new(), child, _folder: folder };
         let ready = BufReader::new(stdout).lines().next().ok_or("the peer said nothing")??;
-        if ready.contains("ready") { Ok(peer) } else { Err(ready.into()) }
+        let ready: Value = serde_json::from_str(&ready)?;
+        peer.api = ready["api"].as_str().ok_or("the peer is not ready")?.to_owned();
+        Ok(peer)
     }
 
     /// Resident memory.

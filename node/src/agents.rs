@@ -34,6 +34,7 @@ use protocol::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::handle::{JobStream, NodeHandle};
+use crate::hosting::library::Hosted;
 
 /// Tokens that may be under way to one requester. More would only be thrown away by a cancel; a session's queue of
 /// frames is four times as long, so a requester that reads never fills it.
@@ -47,6 +48,11 @@ pub trait Agent: fmt::Debug + Send + Sync {
     /// Whether it takes jobs of a kind. Orders of other kinds never reach it.
     fn takes(&self, kind: JobKind) -> bool {
         self.offer().takes(kind)
+    }
+
+    /// The model behind it, where that is on this machine.
+    fn model(&self) -> Option<&Hosted> {
+        None
     }
 
     /// Works on a job; the answer goes token by token to `context`. Dropping the future cancels the work.
@@ -210,6 +216,11 @@ impl Agents {
     /// What all of them offer.
     pub fn offers(&self) -> Vec<AgentOffer> {
         self.0.values().map(|agent| agent.offer()).collect()
+    }
+
+    /// The models of all that have one on this machine.
+    pub fn hosted(&self) -> Vec<Hosted> {
+        self.0.values().filter_map(|agent| agent.model().cloned()).collect()
     }
 
     /// The agent that an order names.

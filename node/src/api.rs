@@ -1,35 +1,47 @@
-//! The local API: what programs on this machine use the mesh by.
+//! The local API: what programs use the mesh by.
 //!
-//! It listens on loopback only. A browser can be made to talk to loopback by any page that it shows, so a request has
-//! to name this machine in `Host`, and a request that comes from a page has to come from one of ours (`Origin`).
+//! It listens on loopback, where nobody needs a key until there is one. On another address, or once there is a key, every
+//! path but `/health` needs a token.
 //!
-//! | room | paths |
+//! | room | concern |
 //! |---|---|
+//! | [`connections`](crate::api), [`bounds`], `patience` | how many, how large, how slow |
+//! | [`gate`](crate::api), [`refusal`] | what every request passes, and why one does not |
+//! | [`keys`] | who may ask from elsewhere, for what, and at whose cost |
 //! | [`control`] | `/control/…`: what the command line asks |
 //! | [`openai`] | `/v1/…`: what OpenAI's clients ask |
 
+pub mod bounds;
+mod connections;
 pub mod control;
+mod gate;
+pub mod keys;
 pub mod openai;
+mod patience;
+pub mod refusal;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
+use axum::extract::{DefaultBodyLimit, FromRequestParts};
+use axum::http::request::Parts;
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Class, Failure};
 use crate::handle::NodeHandle;
+use bounds::Bounds;
+use gate::Gate;
+pub use gate::means_us;
+use keys::Keys;
+use refusal::Refusal;
 
-/// Largest request body: the largest input as JSON, with every character escaped.
-const MAX_BODY: usize = 8 << 20;
-
-/// What the handlers share.
+/// What the handlers work with. A handler takes it as its argument, and gets the one of the request's caller: what is
+/// submitted through it counts against the caller's limits.
 #[derive(Clone, Debug)]
 pub struct Api {
     /// The peer.
@@ -38,113 +50,114 @@ pub struct Api {
     pub receipts: Option<PathBuf>,
 }
 
+/// The gate puts it beside every request that it lets in; none that it did not let in gets any further.
+impl<S: Sync> FromRequestParts<S> for Api {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parts.extensions.get().cloned().ok_or(Refusal::NoToken)
+    }
+}
+
+/// As with [`Api`], but for the owner only.
+impl<S: Sync> FromRequestParts<S> for Keys {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parts.extensions.get().cloned().ok_or(Refusal::OwnerOnly)
+    }
+}
+
 /// The API's socket, bound before the peer is announced to be ready.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    keys: Keys,
+    names: Vec<String>,
+    bounds: Bounds,
 }
 
 impl Server {
-    /// Binds the address.
+    /// Binds the address. On one that is not loopback nobody is let in without a token ([`Server::with_keys`]).
     ///
     /// # Errors
-    /// [`Failure`]: not a loopback address, or taken.
+    /// [`Failure`]: no address, or taken.
     pub async fn bind(address: &str) -> Result<Self, Failure> {
-        let wrong = |why: String| Failure::new(Class::Usage, format!("--api {address}: {why}"));
-        let socket: SocketAddr =
-            address.parse().map_err(|_| wrong("HOST:PORT is expected, like 127.0.0.1:5264".into()))?;
-        if !socket.ip().is_loopback() {
-            return Err(wrong(
-                "the local API has no keys yet, so it listens on loopback addresses only".into(),
-            ));
-        }
+        Self::bind_within(address, Bounds::default()).await
+    }
+
+    /// The same within other bounds.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    #[expect(
+        clippy::unused_async,
+        reason = "binding needs the runtime that an async function is sure to have"
+    )]
+    pub async fn bind_within(address: &str, bounds: Bounds) -> Result<Self, Failure> {
+        let socket: SocketAddr = address.parse().map_err(|_| {
+            let what = "HOST:PORT is expected, like 127.0.0.1:5264";
+            Failure::new(Class::Usage, format!("--api {address}: {what}"))
+        })?;
         let taken = |error| {
             Failure::new(
                 Class::Network,
                 format!("the API cannot listen on {address} ({error}): pass --api 127.0.0.1:0"),
             )
         };
-        let listener = TcpListener::bind(socket).await.map_err(taken)?;
+        let listener = connections::listen(socket, &bounds).map_err(taken)?;
         let address = listener.local_addr().map_err(taken)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, keys: Keys::default(), names: Vec::new(), bounds })
     }
 
-    /// The base of every path.
+    /// Lets in who has one of these keys, or is their owner.
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Answers to these names in `Host`, too.
+    #[must_use]
+    pub fn with_names(self, names: Vec<String>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// Whether only programs on this machine reach it.
+    pub fn is_local(&self) -> bool {
+        self.address.ip().is_loopback()
+    }
+
+    /// The base of every path, as this machine reaches it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("http://{}", SocketAddr::new(ip, self.address.port()))
     }
 
     /// Serves until shut down.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// None at present; a socket that fails is tried again.
     pub async fn serve(self, api: Api, shutdown: CancellationToken) -> std::io::Result<()> {
-        let router = router(api, self.address);
-        // A stream's first events are small; held back for an acknowledgement they would be 40 ms late.
-        let prompt = self.listener.tap_io(|connection| {
-            if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "a connection of the local API will be slow");
-            }
-        });
-        axum::serve(prompt, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        let local = self.is_local();
+        let gate = Gate::new(api, self.keys, self.names, local, self.bounds);
+        connections::serve(self.listener, router(gate), self.bounds, shutdown).await;
+        Ok(())
     }
 }
 
-fn router(api: Api, address: SocketAddr) -> Router {
-    Router::new()
+fn router(gate: Gate) -> Router {
+    let guarded = Router::new()
         .merge(control::router())
         .merge(openai::router())
         .fallback(|| async { openai::Error::unknown_path() })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(address, guard))
-        .with_state(api)
-}
-
-/// Refuses what was meant for another machine, or comes from a page that is not ours.
-async fn guard(State(address): State<SocketAddr>, request: Request, next: Next) -> Response {
-    match admits(address, request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(why) => (StatusCode::FORBIDDEN, why).into_response(),
-    }
-}
-
-fn admits(address: SocketAddr, headers: &HeaderMap) -> Result<(), &'static str> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let ours = |authority: &str| {
-        let names = ["localhost", "127.0.0.1", "[::1]"];
-        authority == address.to_string()
-            || names.iter().any(|name| authority == format!("{name}:{}", address.port()))
-    };
-    if !text(header::HOST).is_some_and(ours) {
-        return Err("this request names another host; use the address that the peer printed\n");
-    }
-    match text(header::ORIGIN) {
-        Some(origin) if !origin.strip_prefix("http://").is_some_and(ours) => {
-            Err("this request comes from a web page that is not this peer's\n")
-        }
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verdict(headers: &[(&str, &str)]) -> bool {
-        let headers: Vec<(header::HeaderName, header::HeaderValue)> =
-            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        admits("127.0.0.1:5264".parse().unwrap(), &headers.into_iter().collect()).is_ok()
-    }
-
-    #[test]
-    fn only_this_machine_and_its_own_pages_may_ask() {
-        assert!(verdict(&[("host", "127.0.0.1:5264")]));
-        assert!(verdict(&[("host", "localhost:5264"), ("origin", "http://localhost:5264")]));
-        assert!(!verdict(&[]), "no host");
-        assert!(!verdict(&[("host", "evil.example:5264")]), "a name that an attacker points to loopback");
-        assert!(!verdict(&[("host", "127.0.0.1:80")]), "another port");
-        assert!(!verdict(&[("host", "127.0.0.1:5264"), ("origin", "https://evil.example")]));
-        assert!(!verdict(&[("host", "127.0.0.1:5264"), ("origin", "null")]));
-    }
+        // The gate has bounded the body.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass));
+    // For whoever watches whether the peer is there: without a key, whatever it is called.
+    Router::new().route("/health", get(async || Json(json!({ "status": "ok" })))).merge(guarded)
 }

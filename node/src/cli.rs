@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod find;
 mod jobs;
+mod keys;
 mod market;
 mod models;
 mod peers;
@@ -82,6 +83,9 @@ enum Command {
     Approve(jobs::Approve),
     /// Show what is asked and offered around the running peer
     Market(market::Market),
+    /// Make keys for others to use this peer's API, list or revoke them
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// List, fetch or delete models
     Models(models::Models),
     /// Measure a model on this machine
@@ -143,6 +147,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Cancel(cancel) => cancel.run(common).await,
             Command::Approve(approve) => approve.run(common).await,
             Command::Market(market) => market.run(common).await,
+            Command::Keys(keys) => keys.run(common).await,
             Command::Models(models) => models.run(common).await,
             Command::Bench(bench) => bench.run(common).await,
             Command::Receipts(receipts) => receipts.run(&common),

@@ -5,6 +5,7 @@
 //!
 //! ```toml
 //! bootstrap = ["/dns4/seed.example/tcp/5263"]
+//! api_name = ["mesh.example"] # by which others reach the API, beside its address
 //! memory = "8GiB"          # for all models with their caches; three quarters of the machine's by default
 //! idle_unload_s = 3600     # a model without a job for so long leaves memory; by default when another needs the room
 //! approve = ["depth:1", "cost:50000", "tool:tool.shell"]   # ask before such jobs begin; `llamesh approve JOB` lets them
@@ -79,6 +80,8 @@ pub struct Settings {
     pub external: Vec<String>,
     /// Where the local API listens.
     pub api: Option<String>,
+    /// Names by which others reach it, beside its address.
+    pub api_name: Vec<String>,
     /// Whether to look for peers on the local network.
     pub lan: bool,
     /// The default agent's model: a name, a file of the hub, a path, or `-` for none.
@@ -204,6 +207,7 @@ impl Settings {
             listen: list(self.listen, file.listen),
             external: list(self.external, file.external),
             api: self.api.or(file.api),
+            api_name: list(self.api_name, file.api_name),
             lan: self.lan || file.lan,
             model: self.model.or(file.model),
             capability: list(self.capability, file.capability),

@@ -5,9 +5,11 @@
 //! lock           held by the running peer
 //! api            the address of the running peer's local API
 //! journal.redb   what is owed ([`crate::journal`])
+//! keys.redb      who else may use the local API ([`crate::api::keys`])
 //! plans/         one folder per run of a plan ([`crate::plans::journal`])
 //! receipts/      one file per receipt, mode 0600 ([`crate::receipts`])
 //! sessions/      one file per conversation, mode 0600
+//! token          the owner's token for the local API, mode 0600
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -17,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crypto::SecretKey;
 
+use crate::api::keys::token::Token;
 use crate::clock::{self, NoEntropy};
 
 /// A peer's folder, not necessarily held.
@@ -102,6 +105,17 @@ impl DataDir {
         self.0.join("plans")
     }
 
+    /// Where the local API's keys are kept.
+    pub fn keys(&self) -> PathBuf {
+        self.0.join("keys.redb")
+    }
+
+    /// The owner's token for the local API, if a peer has ever run here.
+    pub fn token(&self) -> Option<String> {
+        let text = fs::read_to_string(self.0.join("token")).ok()?;
+        Some(text.trim().to_owned()).filter(|token| !token.is_empty())
+    }
+
     /// The base address of the running peer's local API, if one runs here.
     pub fn api(&self) -> Option<String> {
         fs::read_to_string(self.0.join("api")).ok().map(|address| address.trim().to_owned())
@@ -152,14 +166,31 @@ impl Held {
     fn new_key(&self, path: &Path) -> Result<SecretKey, DataDirError> {
         let seed = clock::random::<32>()?;
         let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-        // Written whole or not at all: half a key would be damage that nobody can mend.
-        let draft = path.with_extension("part");
-        let mut file = private(&draft, OpenOptions::new().create(true).truncate(true).write(true))?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        let renamed = written.and_then(|()| fs::rename(&draft, path));
-        renamed.map_err(|error| DataDirError::Io { path: path.to_owned(), error })?;
+        write_private(path, &text)?;
         Ok(SecretKey::from_seed(&seed))
     }
+
+    /// The owner's token for the local API; a new one where there is none yet, and whether it is new.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn token(&self) -> Result<(String, bool), DataDirError> {
+        if let Some(token) = self.dir.token() {
+            return Ok((token, false));
+        }
+        let token = Token::of_owner()?.text().to_owned();
+        write_private(&self.dir.0.join("token"), &token)?;
+        Ok((token, true))
+    }
+}
+
+/// Written whole or not at all: half a secret would be damage that nobody can mend.
+fn write_private(path: &Path, text: &str) -> Result<(), DataDirError> {
+    let draft = path.with_extension("part");
+    let mut file = private(&draft, OpenOptions::new().create(true).truncate(true).write(true))?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let renamed = written.and_then(|()| fs::rename(&draft, path));
+    renamed.map_err(|error| DataDirError::Io { path: path.to_owned(), error })
 }
 
 impl Drop for Held {
@@ -198,6 +229,17 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(held);
         assert_eq!(dir.hold().unwrap().key().unwrap().peer_id(), peer);
+    }
+
+    #[test]
+    fn the_owner_s_token_is_private_and_stays() {
+        let (_root, dir) = dir();
+        assert_eq!(dir.token(), None);
+        let held = dir.clone().hold().unwrap();
+        let (token, fresh) = held.token().unwrap();
+        assert!(fresh && held.token().unwrap() == (token.clone(), false));
+        let mode = fs::metadata(dir.path().join("token")).unwrap().permissions().mode();
+        assert_eq!((mode & 0o777, dir.token()), (0o600, Some(token)));
     }
 
     #[test]

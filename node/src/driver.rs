@@ -4,6 +4,8 @@
 //! the network takes commands or refuses them at once, agents run as tasks of their own. The one thing it waits for
 //! is the disk, in [`Output::Record`], because what follows depends on it.
 
+mod notice;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -12,7 +14,7 @@ use crypto::{Network, PeerId, Verified};
 use dht::Key;
 use futures::FutureExt;
 use protocol::error::Feature;
-use protocol::event::{self, JobEvent, QueryId, RequestId, Run, RunId, Side};
+use protocol::event::{self, QueryId, RequestId, Run, RunId, Side};
 use protocol::{
     Announcement, Capability, Event, Evidence, Frame, JobError, JobId, Message, Output, Peer, Profile,
     Request, Requirement, Response, Timestamp,
@@ -27,19 +29,16 @@ use crate::affinity::Affinity;
 use crate::agents::{Agents, Context, Job, Produced, Windows};
 use crate::clock;
 use crate::discovery::{self, Action, Asker, Discovery};
-use crate::handle::{Command, Joining, KnownPeer, NodeHandle};
+use crate::handle::{Command, Joining, KnownPeer, NodeHandle, Subscriber};
 use crate::jobs::Jobs;
 use crate::journal::{Journal, JournalError};
 use crate::net::{self, Events, GossipToken, Net, NetEvent, Role, Verdict};
-use crate::receipts::ReceiptFile;
 use crate::translate;
 
 /// Productions taken in one turn: enough to amortise the turn, few enough that the network is heard in between.
 const BATCH: usize = 64;
 /// Requests of strangers that await our answer. The peer answers at once, so only a burst is ever open.
 const MAX_INBOUND: usize = 1024;
-/// Events of a job that may wait for its submitter before reports of progress are left out.
-const PROGRESS_BACKLOG: usize = 64;
 /// Latest close of an announcement that is passed on, in milliseconds from now.
 const MAX_AUCTION: u64 = 60_000;
 
@@ -68,7 +67,7 @@ pub(crate) struct Driver {
 pub(crate) struct State {
     runs: BTreeMap<RunId, AbortHandle>,
     windows: Windows,
-    subscribers: BTreeMap<JobId, mpsc::Sender<JobEvent>>,
+    subscribers: BTreeMap<JobId, Subscriber>,
     inbound: VecDeque<(event::InboundId, net::InboundId)>,
     next_inbound: u64,
     affinity: Affinity,
@@ -423,39 +422,6 @@ impl Driver {
         self.state.jobs.on_run_over(now, run);
         if let Some(running) = self.state.runs.remove(&run) {
             running.abort();
-        }
-    }
-
-    fn notify(&mut self, now: Timestamp, job: JobId, event: JobEvent) {
-        self.state.jobs.on_event(now, job, &event);
-        if let JobEvent::Done(completion) = &event {
-            self.keep(completion);
-            let answer = completion.opening.output.iter().map(|token| token.text.as_str()).collect();
-            self.state.affinity.served(&completion.opening.input, answer, completion.receipt.signer());
-        }
-        let last = matches!(event, JobEvent::Done(_) | JobEvent::Failed(_));
-        let Some(subscriber) = self.state.subscribers.get(&job) else { return };
-        // The queue holds a whole answer and what must be told around it. Progress has no bound, so it is told only to
-        // who keeps up.
-        let waiting = subscriber.max_capacity() - subscriber.capacity();
-        if matches!(event, JobEvent::Progress { .. }) && waiting >= PROGRESS_BACKLOG {
-            return;
-        }
-        let gone = matches!(subscriber.try_send(event), Err(mpsc::error::TrySendError::Closed(_)));
-        if last || gone {
-            self.state.subscribers.remove(&job);
-        }
-        if gone && !last {
-            self.peer.handle(now, Event::Command(event::Command::Cancel { job }));
-        }
-    }
-
-    /// Keeps the receipt before anybody hears of it.
-    fn keep(&self, completion: &event::Completion) {
-        let Some(folder) = &self.receipts else { return };
-        let saved = on_disk(|| ReceiptFile::of(&self.network, completion)?.save(folder));
-        if let Err(error) = saved {
-            tracing::error!(%error, "a receipt could not be kept");
         }
     }
 

@@ -105,6 +105,24 @@ impl From<crate::journal::JournalError> for Failure {
     }
 }
 
+impl From<crate::api::keys::store::StoreError> for Failure {
+    fn from(error: crate::api::keys::store::StoreError) -> Self {
+        Self::new(Class::Data, error)
+    }
+}
+
+impl From<crate::api::keys::KeysError> for Failure {
+    fn from(error: crate::api::keys::KeysError) -> Self {
+        use crate::api::keys::KeysError;
+        let class = match &error {
+            KeysError::Full | KeysError::Name | KeysError::Unknown(_) => Class::Usage,
+            KeysError::Entropy(_) => Class::Internal,
+            KeysError::Store(_) => Class::Data,
+        };
+        Self::new(class, error)
+    }
+}
+
 impl From<crate::plans::journal::JournalError> for Failure {
     fn from(error: crate::plans::journal::JournalError) -> Self {
         let unknown = matches!(error, crate::plans::journal::JournalError::Unknown(_));

@@ -3,6 +3,8 @@
 //! A handle only queues commands for the driver; answers come back through channels that are bounded by what can be
 //! in them. A [`JobStream`] that is dropped cancels its job.
 
+use std::sync::Arc;
+
 use crypto::{Network, PeerId, Verified};
 use protocol::event::{JobEvent, RunId, Submission};
 use protocol::job::Salt;
@@ -11,9 +13,11 @@ use protocol::market::board::Board;
 use protocol::{Capability, Evidence, JobError, JobId, JobSpec, Profile};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::agents::Agents;
 use crate::clock;
 use crate::jobs::JobView;
 use crate::net::{self, Net};
+use crate::patron::{Hold, Patron};
 
 /// A running peer. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,7 +25,9 @@ pub struct NodeHandle {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) net: Net,
     pub(crate) network: Network,
+    pub(crate) agents: Agents,
     pub(crate) joined: watch::Receiver<Joining>,
+    pub(crate) patron: Option<Arc<dyn Patron>>,
 }
 
 /// How joining the mesh goes.
@@ -43,7 +49,14 @@ pub(crate) enum Command {
     Find(Option<Capability>, oneshot::Sender<Vec<Verified<Profile>>>),
     Known(oneshot::Sender<Vec<KnownPeer>>),
     Offer,
-    Submit(Box<Submission>, mpsc::Sender<JobEvent>),
+    Submit(Box<Submission>, Subscriber),
+}
+
+/// Whoever hears of a job, and pays for it.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) events: mpsc::Sender<JobEvent>,
+    pub(crate) hold: Option<Box<dyn Hold>>,
 }
 
 /// What this peer knows of another one.
@@ -75,23 +88,36 @@ impl NodeHandle {
         &self.network
     }
 
+    /// The same peer, for jobs that somebody else pays for.
+    #[must_use]
+    pub fn paid_by(&self, patron: Arc<dyn Patron>) -> Self {
+        Self { patron: Some(patron), ..self.clone() }
+    }
+
+    /// What this peer hosts.
+    pub fn agents(&self) -> &Agents {
+        &self.agents
+    }
+
     /// Submits a job. Everything that happens to it comes through the stream.
     ///
     /// # Errors
-    /// [`JobError::Busy`] when the peer is overloaded, and what [`JobSpec::check`] finds.
+    /// [`JobError::Busy`] when the peer is overloaded, what [`JobSpec::check`] finds, and what its patron says.
     pub fn submit(&self, spec: JobSpec) -> Result<JobStream, JobError> {
         self.submit_for(None, spec)
     }
 
-    pub(crate) fn submit_for(&self, run: Option<RunId>, spec: JobSpec) -> Result<JobStream, JobError> {
+    pub(crate) fn submit_for(&self, run: Option<RunId>, mut spec: JobSpec) -> Result<JobStream, JobError> {
         spec.check()?;
+        let hold = self.patron.as_ref().map(|patron| patron.admit(&mut spec)).transpose()?;
         let chance = || Ok((JobId(clock::random()?), Salt(clock::random()?)));
         let (job, salt) = chance().map_err(|_: clock::NoEntropy| JobError::Engine)?;
         let capacity = spec.sampling.max_tokens as usize + OTHER_EVENTS;
         let (events, stream) = mpsc::channel(capacity);
         let submission = Box::new(Submission { job, salt, spec, run });
         let busy = |_| JobError::Busy { retry_after_ms: 100 };
-        self.commands.try_send(Command::Submit(submission, events)).map_err(busy)?;
+        let subscriber = Subscriber { events, hold };
+        self.commands.try_send(Command::Submit(submission, subscriber)).map_err(busy)?;
         Ok(JobStream { job, events: stream, commands: self.commands.clone(), over: false })
     }
 

@@ -11,7 +11,7 @@
 //! | module | concern |
 //! |---|---|
 //! | [`driver`](crate) | the event loop; the only owner of the peer machine |
-//! | [`handle`] | what everybody else holds of a running peer |
+//! | [`handle`], [`patron`] | what everybody else holds of a running peer; who pays for its jobs |
 //! | [`agents`] | what a peer can do |
 //! | [`net`] | bytes to peers and from peers; the only room that knows libp2p |
 //! | [`datadir`], [`journal`], [`receipts`] | what is kept |
@@ -19,6 +19,7 @@
 //! | [`models`] | how a model gets onto this machine |
 //! | [`api`] | the local HTTP API, OpenAI's shape included |
 //! | [`config`], [`hosting`] | flags, environment and `llamesh.toml` → a peer's agents |
+//! | [`sdk`] | the mesh for Rust programs, in ten lines |
 //! | [`cli`] | the program |
 
 mod affinity;
@@ -38,9 +39,11 @@ pub mod jobs;
 pub mod journal;
 pub mod models;
 pub mod net;
+pub mod patron;
 pub mod plans;
 pub mod receipts;
 pub mod request;
+pub mod sdk;
 mod translate;
 pub mod verification;
 
@@ -112,8 +115,8 @@ impl Node {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (productions, produced) = mpsc::channel(PRODUCTIONS);
         let (joining, joined) = watch::channel(handle::Joining::default());
-        let handle =
-            NodeHandle { commands: sender, net: net.clone(), network: config.network.clone(), joined };
+        let (network, agents, patron) = (config.network.clone(), config.agents.clone(), None);
+        let handle = NodeHandle { commands: sender, net: net.clone(), network, agents, joined, patron };
         let shutdown = CancellationToken::new();
 
         let mut peer = Peer::new(config.peer, config.network.clone(), config.key);

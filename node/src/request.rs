@@ -15,7 +15,7 @@ use protocol::error::Report;
 use protocol::event::JobEvent;
 use protocol::{
     Capability, Chat, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits,
-    Logprobs, Preference, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Usage,
+    Logprobs, Preference, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Usage, Weights,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -54,6 +54,10 @@ pub struct JobRequest {
     pub context: u32,
     /// The most that a provider may ask; without it, the budget alone bounds that.
     pub ceiling: Option<Price>,
+    /// What it wants to pay: a best bid that asks more gets one counter-offer.
+    pub target: Option<Price>,
+    /// What counts how much when bids are compared; price alone by default.
+    pub weights: Option<Weights>,
     /// Announce and collect sealed bids instead of asking a few.
     pub auction: bool,
     /// Longest answer in tokens.
@@ -119,7 +123,12 @@ impl JobRequest {
             },
             provider: self.provider,
             choosing: if self.auction { Choosing::Auction } else { Choosing::Auto },
-            preference: Preference { peer: self.prefer, avoid: self.avoid.clone(), ..Preference::default() },
+            preference: Preference {
+                peer: self.prefer,
+                avoid: self.avoid.clone(),
+                target: self.target,
+                weights: self.weights.unwrap_or_default(),
+            },
             input: self.input(kind)?,
             sampling: self.sampling(kind),
             limits: Limits {

@@ -66,6 +66,28 @@ fn chat_completions_are_answered_by_the_mesh() {
 }
 
 #[test]
+fn a_model_s_tokens_are_told_by_its_host_and_through_the_mesh() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let provider = home.up(&["--model", &model]);
+    let gateway = Peer::join(&provider, &["--model", "-"]);
+    let ask = |peer: &Peer, path: &str, body: &Value| Request::post(&peer.api(), path, body).send();
+    let text = "Hello otter";
+    let here = ask(&provider, "/tokenize", &json!({ "prompt": text, "add_special_tokens": false })).json();
+    let tokens = here["tokens"].clone();
+    assert_eq!(here["count"], tokens.as_array().unwrap().len());
+    let named = json!({ "model": "tiny", "prompt": text, "add_special_tokens": false });
+    assert_eq!(ask(&gateway, "/tokenize", &named).json()["tokens"], tokens, "a provider tells the same");
+    for peer in [&provider, &gateway] {
+        let told = ask(peer, "/detokenize", &json!({ "model": "tiny", "tokens": tokens })).json();
+        assert_eq!(told["prompt"], text);
+    }
+    let info = Request::get(&provider.api(), "/tokenizer_info?model=tiny").send();
+    assert!(info.status == 200 && info.json()["chat_template"].is_string(), "{info:?}");
+    assert_eq!(Request::get(&gateway.api(), "/tokenizer_info").send().status, 400);
+}
+
+#[test]
 fn openai_errors_have_openai_s_shape() {
     let peer = Peer::up(&["--engine", "echo"]);
     let messages = json!([{ "role": "user", "content": "x" }]);
@@ -74,7 +96,7 @@ fn openai_errors_have_openai_s_shape() {
         (chat(&json!({ "model": "auto" })), 400, "invalid_request"),
         (chat(&json!(null)).body("{"), 400, "invalid_request"),
         (chat(&json!({ "model": "auto", "messages": [] })), 400, "invalid"),
-        (chat(&json!({ "model": "nonsense", "messages": messages })), 400, "invalid"),
+        (chat(&json!({ "model": "nonsense", "messages": messages })), 404, "model_not_found"),
         (chat(&json!({ "model": "auto", "messages": messages, "n": 17 })), 400, "invalid_request"),
         (chat(&json!({ "model": "auto", "messages": messages, "logprobs": true })), 400, "unsupported"),
         (
@@ -96,7 +118,8 @@ fn openai_errors_have_openai_s_shape() {
             400,
             "invalid_request",
         ),
-        (Request::get(&peer.api(), "/v1/embeddings"), 404, "not_found"),
+        (Request::get(&peer.api(), "/v1/embeddings"), 405, "method_not_allowed"),
+        (Request::get(&peer.api(), "/v1/nothing"), 404, "not_found"),
     ];
     for (request, status, code) in cases {
         let what = format!("{request:?}");
@@ -114,7 +137,7 @@ fn openai_errors_have_openai_s_shape() {
     let response =
         Request::post(&lone.api(), "/v1/chat/completions", &json!({ "model": "auto", "messages": messages }));
     let response = response.send();
-    assert_eq!((response.status, &response.json()["error"]["code"]), (404, &json!("nothing_offered")));
+    assert_eq!((response.status, &response.json()["error"]["code"]), (503, &json!("nothing_offered")));
 }
 
 #[test]

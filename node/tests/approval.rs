@@ -37,6 +37,7 @@ fn a_dear_job_waits_until_it_is_approved_and_is_seen_to_wait() {
     requester.run(&["cancel", &job]);
     held.finish().refused(6, &["cancelled"]);
     requester.run(&["approve", &job]).refused(2, &["no job under way"]);
+    requester.submit(&["x", "--weigh", "luck=1"]).refused(2, &["latency=N"]);
     requester.submit(&["x", "--approve", "often"]).refused(2, &["often", "cost:MICRO-CREDITS"]);
 }
 

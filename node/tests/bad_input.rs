@@ -108,8 +108,8 @@ fn a_listening_address_is_impossible() {
 }
 
 #[test]
-fn the_api_is_for_loopback_only() {
-    for address in ["0.0.0.0:0", "192.0.2.1:80", "[::]:0", "localhost", "5264", "nonsense:1"] {
+fn the_api_s_address_is_an_address() {
+    for address in ["localhost", "5264", "nonsense:1"] {
         let outcome =
             Home::new().run(&["up", "--model", "-", "--listen", support::ANYWHERE, "--api", address]);
         outcome.refused(2, &["--api", address]);

@@ -55,6 +55,34 @@ fn a_text_becomes_a_vector_whose_receipt_replays() {
 }
 
 #[test]
+fn openai_s_clients_get_the_same_vectors() {
+    let home = Home::new();
+    let model = tiny_embedder(&home);
+    let provider = home.up(&["--model", &model]);
+    let gateway = Peer::join(&provider, &["--model", "-"]);
+    let embed = |input: Value| {
+        let body = json!({ "model": "tiny-embedder", "input": input });
+        Request::post(&gateway.api(), "/v1/embeddings", &body).send()
+    };
+    let submitted = gateway.submit(&["an otter", "--capability", "text.embedding"]);
+    let vector: Value = serde_json::from_str(&text(&submitted.done()["text"])).unwrap();
+    let response = embed(json!(["a stone", "an otter"]));
+    let whole = response.json();
+    assert_eq!(whole["data"][1]["embedding"], vector, "{response:?}");
+    assert_ne!(whole["data"][0]["embedding"], vector);
+    assert_eq!(whole["usage"]["prompt_tokens"], 8 + 9);
+    let ids = embed(json!([[2, 5, 6, 3]])).json();
+    assert_eq!(ids["usage"]["prompt_tokens"], 4);
+    assert_eq!(embed(json!([4_000_000_000_u32])).status, 400);
+    // What the headers name, the peer can check.
+    let receipts = [response.header("x-llamesh-receipt").unwrap().split(", ").next().unwrap().to_owned()];
+    for receipt in receipts.into_iter().chain([text(&ids["llamesh"]["receipt"])]) {
+        let verdict = gateway.run(&["verify", "--replay", "--model", &model, &receipt]);
+        assert_eq!(verdict.document()["verdict"], "consistent", "{verdict:?}");
+    }
+}
+
+#[test]
 fn who_asks_for_words_gets_no_numbers() {
     let home = Home::new();
     let model = tiny_embedder(&home);
@@ -64,7 +92,7 @@ fn who_asks_for_words_gets_no_numbers() {
     provider.submit(&["x"]).refused(4, &["text.embedding"]);
     let body = json!({ "model": "tiny-embedder", "messages": [{ "role": "user", "content": "x" }] });
     let response = Request::post(&provider.api(), "/v1/chat/completions", &body).send();
-    assert_eq!(response.json()["error"]["code"], "nothing_offered", "{response:?}");
+    assert_eq!(response.json()["error"]["code"], "model_not_found", "{response:?}");
 }
 
 #[test]

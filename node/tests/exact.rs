@@ -26,7 +26,7 @@ const KEYS: [&str; 12] = [
 ];
 
 /// What it says of many clients at once.
-const SERVED: [&str; 8] = [
+const SERVED: [&str; 9] = [
     "clients",
     "throughput",
     "alone",
@@ -34,6 +34,7 @@ const SERVED: [&str; 8] = [
     "gap_p50_ms",
     "gap_p95_ms",
     "gap_p95_over_alone",
+    "gap_p95_over_alone_p95",
     "first_token_p50_ms",
 ];
 

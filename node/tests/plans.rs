@@ -129,6 +129,7 @@ fn a_signal_takes_the_plan_back_and_says_how_to_go_on() {
     process.until("job_started");
     process.signal("TERM");
     process.finish().refused(6, &["cancelled", "llamesh plan run --resume"]);
+    assert_eq!(requester.run(&["plan", "runs"]).lines.len(), 1);
     assert_eq!(providers[0].submit(&["x ", "--max-tokens", "2"]).answer(), "x x ", "the slot is free");
 }
 

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use node::models::{Models, Silent};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::http::Request;
 use support::{Home, Peer, shown, text};
 
@@ -135,4 +135,74 @@ fn obtained() -> Result<String, String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     let file = runtime.block_on(models.obtain("smollm2", &Silent)).map_err(|error| error.to_string())?;
     Ok(shown(&file.path))
+}
+
+/// What a client may count on although the model is a small one: a forced call is a call, a schema is kept.
+#[test]
+fn forced_calls_and_schemas_are_kept_in_two_hundred_of_two_hundred() {
+    let model = match obtained() {
+        Ok(model) => model,
+        Err(why) => return eprintln!("SKIPPED: smollm2 cannot be had here: {why}"),
+    };
+    let provider = Home::patient(PATIENCE).up(&["--model", &model]);
+    let requester = Home::patient(PATIENCE).up(&["--model", "-", "--bootstrap", &provider.address()]);
+    let api = requester.api();
+    let broken: Vec<String> = std::thread::scope(|scope| {
+        let clients = (0..CLIENTS).map(|client| {
+            let api = &api;
+            scope.spawn(move || (client..RUNS).step_by(CLIENTS).filter_map(|run| broken(api, run)).collect())
+        });
+        // All of them begin before the first is waited for.
+        let clients: Vec<_> = clients.collect();
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap_or_else(|_| vec!["a panic".to_owned()]))
+            .collect()
+    });
+    assert!(broken.is_empty(), "{} of {RUNS}, the first: {}", broken.len(), broken[0]);
+}
+
+/// Requests, half of them calls and half of them schemas, and how many are at work at once.
+const RUNS: usize = 200;
+const CLIENTS: usize = 8;
+
+/// The reply to one request, if it is not what was forced.
+fn broken(api: &str, run: usize) -> Option<String> {
+    let city = ["Paris", "Oslo", "a town whose name is \"quoted\"", "東京", "nowhere"][run % 5];
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "city": { "type": "string", "maxLength": 40 },
+            "unit": { "enum": ["celsius", "fahrenheit"] },
+            "days": { "type": "integer", "minimum": 1, "maximum": 14 },
+        },
+        "required": ["city", "unit"],
+        "additionalProperties": false,
+    });
+    let mut body = json!({
+        "model": "smollm2", "seed": run, "temperature": 1.0, "max_tokens": 96,
+        "messages": [{ "role": "user", "content": format!("What is the weather in {city}?") }],
+    });
+    let is_call = run % 2 == 0;
+    if is_call {
+        let function =
+            json!({ "name": "get_weather", "description": "The weather of a city", "parameters": schema });
+        body["tools"] = json!([{ "type": "function", "function": function }]);
+        body["tool_choice"] = match run % 4 {
+            0 => json!("required"),
+            _ => json!({ "type": "function", "function": { "name": "get_weather" } }),
+        };
+    } else {
+        body["response_format"] = json!({ "type": "json_schema", "json_schema": { "name": "weather", "strict": true, "schema": schema } });
+    }
+    let reply = Request::post(api, "/v1/chat/completions", &body).send().json();
+    let message = &reply["choices"][0]["message"];
+    let said = match is_call {
+        true => &message["tool_calls"][0]["function"]["arguments"],
+        false => &message["content"],
+    };
+    let named = !is_call || message["tool_calls"][0]["function"]["name"] == "get_weather";
+    let value = said.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let fits = value.is_some_and(|value| jsonschema::is_valid(&schema, &value));
+    (!named || !fits).then(|| format!("run {run}: {reply}"))
 }

@@ -1,4 +1,4 @@
-//! The agent behind an embedder on this machine: a text in, its vector out.
+//! The agent behind an embedder on this machine: a text or its token ids in, its vector out.
 //!
 //! The answer is the vector as a JSON array, in pieces without token ids (SPEC §8.7). What was read is bound by the
 //! prompt's digest, so a replay knows that both read the same tokens, and the vector itself is compared number by number.
@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use inference::Embedder;
+use inference::embedding::{EmbedError, Embedding};
 use protocol::error::Feature;
 use protocol::profile::LatencyClass;
 use protocol::receipt::{Rendering, prompt_digest};
@@ -44,28 +45,28 @@ impl EmbedderAgent {
 
     async fn answer(&self, job: Job, context: Context) -> Result<Finish, JobError> {
         job.check_without(&[Feature::Logprobs])?;
-        let Input::Text(text) = job.input else {
+        if !matches!(job.input, Input::Text(_) | Input::Tokens(_)) {
             return Err(JobError::Unsupported { feature: Feature::Input });
-        };
+        }
         let lease = self.model.lease().await?;
         // Permit and lease go with the work, which goes on when the job is cancelled: jobs that come and go cannot pile it up.
         let permit = Arc::clone(&self.working).acquire_owned().await.map_err(|_| JobError::Engine)?;
+        let most = job.order.sampling.max_tokens as usize;
         let embedded = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             match lease.resident() {
-                Resident::Embedder(embedder) => embedder.embed(&[&text]).ok(),
-                Resident::Language(_) => None,
+                Resident::Embedder(embedder) => embed(embedder, &job.input),
+                Resident::Language(_) => Err(JobError::Engine),
             }
         });
-        let embedded = embedded.await.map_err(|_| JobError::Engine)?;
-        let embedding = embedded.and_then(|mut all| all.pop()).ok_or(JobError::Engine)?;
+        let embedding = embedded.await.map_err(|_| JobError::Engine)??;
         let read = u32::try_from(embedding.tokens.len()).unwrap_or(u32::MAX);
         let prompt = prompt_digest(&embedding.tokens);
         context.prompt(Rendering { prompt, tokens: read, template_time: 0 }).await;
 
         let answer = serde_json::to_string(&embedding.vector).map_err(|_| JobError::Engine)?;
         let pieces = pieces(&answer);
-        if pieces.len() > job.order.sampling.max_tokens as usize {
+        if pieces.len() > most {
             return Err(JobError::invalid("max_tokens", &format!("must be {} at least", pieces.len())));
         }
         for text in pieces {
@@ -80,8 +81,29 @@ impl Agent for EmbedderAgent {
         AgentOffer { speed: self.model.speed(), ..self.offer.clone() }
     }
 
+    fn model(&self) -> Option<&Hosted> {
+        Some(&self.model)
+    }
+
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
         Box::pin(async move { self.answer(job, context).await })
+    }
+}
+
+/// The vector of an input. A replay uses the same, so that both read the same.
+///
+/// # Errors
+/// [`JobError`].
+pub fn embed(embedder: &Embedder, input: &Input) -> Result<Embedding, JobError> {
+    let embedded = match input {
+        Input::Text(text) => embedder.embed(&[text]).map(|mut all| all.pop()),
+        Input::Tokens(ids) => embedder.embed_ids(ids).map(Some),
+        Input::Chat(_) | Input::Json(_) => return Err(JobError::Unsupported { feature: Feature::Input }),
+    };
+    match embedded {
+        Ok(embedding) => embedding.ok_or(JobError::Engine),
+        Err(error @ EmbedError::Ids { .. }) => Err(JobError::invalid("input", &error.to_string())),
+        Err(_) => Err(JobError::Engine),
     }
 }
 

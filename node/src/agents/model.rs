@@ -232,6 +232,10 @@ impl Agent for ModelAgent {
         AgentOffer { speed: self.model.speed(), ..self.offer.clone() }
     }
 
+    fn model(&self) -> Option<&Hosted> {
+        Some(&self.model)
+    }
+
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
         Box::pin(async move { self.answer(job, context).await })
     }

@@ -1,9 +1,13 @@
 //! `/control`: what the command line asks of the peer that runs here. Jobs stream as server-sent events, one
 //! [`JobUpdate`] each; everything else is a JSON document.
+//!
+//! [`keys`]: who may ask from elsewhere.
+
+pub mod keys;
 
 use std::convert::Infallible;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -25,7 +29,7 @@ use crate::net;
 use crate::request::{JobRequest, JobUpdate, resolve_model};
 
 /// The paths.
-pub fn router() -> Router<Api> {
+pub fn router() -> Router {
     Router::new()
         .route("/control/jobs", post(submit).get(jobs))
         .route("/control/jobs/{job}", delete(cancel))
@@ -34,6 +38,7 @@ pub fn router() -> Router<Api> {
         .route("/control/find", get(find))
         .route("/control/peers", get(peers))
         .route("/control/status", get(status))
+        .merge(keys::router())
 }
 
 /// A peer with what it offers, as `find` shows it.
@@ -113,7 +118,7 @@ pub struct DialError {
     pub seconds_ago: u64,
 }
 
-async fn submit(State(api): State<Api>, Json(request): Json<JobRequest>) -> Response {
+async fn submit(api: Api, Json(request): Json<JobRequest>) -> Response {
     let submitted = async {
         let spec = spec(&api.node, &request).await?;
         api.node.submit(spec)
@@ -152,15 +157,15 @@ fn events(stream: JobStream, api: Api) -> impl Stream<Item = Result<Event, Infal
     })
 }
 
-async fn jobs(State(api): State<Api>) -> Result<Json<Vec<JobView>>, Overloaded> {
+async fn jobs(api: Api) -> Result<Json<Vec<JobView>>, Overloaded> {
     Ok(Json(api.node.jobs().await?))
 }
 
-async fn approve(State(api): State<Api>, Path(job): Path<String>) -> Response {
+async fn approve(api: Api, Path(job): Path<String>) -> Response {
     to_job(&job, |job| api.node.approve(job))
 }
 
-async fn cancel(State(api): State<Api>, Path(job): Path<String>) -> Response {
+async fn cancel(api: Api, Path(job): Path<String>) -> Response {
     to_job(&job, |job| api.node.cancel(job))
 }
 
@@ -176,7 +181,7 @@ fn to_job(name: &str, act: impl FnOnce(JobId) -> Result<(), Unavailable>) -> Res
     }
 }
 
-async fn market(State(api): State<Api>) -> Result<Json<MarketView>, Overloaded> {
+async fn market(api: Api) -> Result<Json<MarketView>, Overloaded> {
     let board = api.node.board().await?;
     let (asked, offered) = (board.asked().cloned().collect(), board.offered().cloned().collect());
     Ok(Json(MarketView { asked, offered }))
@@ -187,15 +192,15 @@ struct Wanted {
     capability: Option<Capability>,
 }
 
-async fn find(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Result<Json<Vec<Found>>, Overloaded> {
+async fn find(api: Api, Query(wanted): Query<Wanted>) -> Result<Json<Vec<Found>>, Overloaded> {
     Ok(Json(found(&api.node, wanted.capability).await?))
 }
 
-async fn peers(State(api): State<Api>) -> Result<Json<Vec<PeerView>>, Overloaded> {
+async fn peers(api: Api) -> Result<Json<Vec<PeerView>>, Overloaded> {
     Ok(Json(peer_views(&api.node).await?))
 }
 
-async fn status(State(api): State<Api>) -> Result<Json<Status>, Overloaded> {
+async fn status(api: Api) -> Result<Json<Status>, Overloaded> {
     Ok(Json(status_of(&api.node).await?))
 }
 

@@ -1,9 +1,11 @@
 //! `/v1`: OpenAI's shape, answered by the mesh. Translation only: a request becomes [`JobRequest`]s, events become chunks.
-//! Fields that this build does not know are ignored, as OpenAI's own clients expect, and explicit nulls are absent.
+//! Fields that this build does not know are ignored, as OpenAI's own clients expect, and explicit nulls are absent; what
+//! a request says of the mesh (`options`) must be known.
 //!
-//! `model` is a name on offer, a known name, a digest, or `auto` (any model). The reply's id is the name of its first job,
-//! and the extension object `llamesh` tells which receipt answers for it; where a reply has several choices, each is a job
-//! of its own and `llamesh.choices` names the receipts of all.
+//! The reply's id is the name of its first job, which the header `x-request-id` tells, too. The extension object `llamesh`
+//! tells which receipt answers for it, and so does the header `x-llamesh-receipt` of a reply in one piece; where a reply has
+//! several choices, each is a job of its own and `llamesh.choices` names the receipts of all. Whoever leaves before the end
+//! cancels the jobs.
 //!
 //! | module | what it answers |
 //! |---|---|
@@ -11,40 +13,97 @@
 //! | `chat` | `/v1/chat/completions`, whole or streamed |
 //! | `messages` | what a chat's request says, in the mesh's words |
 //! | `completions` | `/v1/completions`: raw text and token ids, and how likely they are |
+//! | `embeddings` | `/v1/embeddings`: vectors |
+//! | `responses` | `/v1/responses`: chats in other words, which this peer remembers |
+//! | `tokens` | `/tokenize`, `/detokenize`, `/tokenizer_info`: a model's tokens |
+//! | `target` | `model`: a name, a digest, `cap:` and a capability, or `auto` |
+//! | `choice` | what `auto` chooses |
+//! | `options` | what a request says of the mesh |
+//! | `body` | JSON in, or what is wrong with it |
+//! | `prompts` | texts or token ids, one or many |
 //! | `course` | several jobs at work for one reply |
 //! | `reply` | what replies of all kinds share |
 //! | `likely` | log-probabilities as both kinds of reply have them |
-//! | `tools` | calls of tools in an answer's text |
+//! | `turn` | a conversation goes on, and what of its answer is a call of a tool |
+//! | `memory` | what is remembered between requests |
 //! | `error` | errors in OpenAI's shape |
 
+mod body;
 mod chat;
+mod choice;
 mod completions;
 mod course;
+mod embeddings;
 mod error;
 mod likely;
+mod memory;
 mod messages;
 mod models;
+mod options;
+mod prompts;
 mod reply;
+mod responses;
+mod target;
 #[cfg(test)]
 mod tests;
-mod tools;
+mod tokens;
+mod turn;
 
-use axum::Router;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::Deserialize;
 
 use super::Api;
+use super::refusal::Refusal;
 use crate::clock;
+use crate::handle::NodeHandle;
 use crate::request::JobRequest;
 pub use error::Error;
+use memory::Memory;
+use options::Options;
 
 /// The paths.
-pub fn router() -> Router<Api> {
+pub fn router() -> Router {
     Router::new()
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::one))
+        .route("/v1/models/{*id}", get(models::one))
         .route("/v1/chat/completions", post(chat::answer))
         .route("/v1/completions", post(completions::answer))
+        .route("/v1/embeddings", post(embeddings::answer))
+        .route("/v1/responses", post(responses::answer))
+        .route("/v1/responses/{id}", get(responses::one).delete(responses::delete))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/tokenizer_info", get(tokens::info))
+        .method_not_allowed_fallback(|| async { Error::wrong_method() })
+        .layer(Extension(Arc::<Memory>::default()))
+}
+
+/// What the handlers have: the peer, and what is remembered between requests.
+#[derive(Clone, Debug)]
+struct Gateway {
+    node: NodeHandle,
+    memory: Arc<Memory>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Gateway {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Api { node, .. } = Api::from_request_parts(parts, state).await?;
+        let memory = parts.extensions.get::<Arc<Memory>>().cloned().unwrap_or_default();
+        Ok(Self { node, memory })
+    }
+}
+
+/// Whether a body is a request of a chat, or of a completion; for whoever tries all bodies.
+pub fn reads(body: &[u8]) -> [bool; 2] {
+    let chat = serde_json::from_slice::<chat::ChatRequest>(body).is_ok();
+    [chat, serde_json::from_slice::<completions::CompletionRequest>(body).is_ok()]
 }
 
 /// What requests of both kinds say of how to choose tokens.
@@ -84,7 +143,7 @@ impl Choosing {
         if (1..=Self::MAX_CHOICES).contains(&n) {
             return Ok(n);
         }
-        Err(Error::invalid(format!("n must be between 1 and {}", Self::MAX_CHOICES)))
+        Err(Error::invalid(format!("n must be between 1 and {}", Self::MAX_CHOICES)).about("n"))
     }
 
     fn streams(&self) -> bool {
@@ -99,7 +158,6 @@ impl Choosing {
     /// A request without its input.
     fn job(&self) -> JobRequest {
         JobRequest {
-            model: Some(self.model.clone()).filter(|model| model != "auto"),
             temperature: Some(self.temperature.unwrap_or(1.0)),
             top_p: self.top_p,
             frequency_penalty: self.frequency_penalty,

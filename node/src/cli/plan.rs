@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use protocol::plan::{Checked, Estimate, Execution};
 use protocol::{Capability, Price};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::show::Screen;
-use super::Common;
 use super::approval::{Approval, Approver};
 use super::session::{Peer, Through};
 use super::stop::Stop;
+use super::{Common, print};
 use crate::clock;
 use crate::failure::{Class, Failure};
-use crate::plans::journal::{Journal, Order};
+use crate::plans::journal::{self, Journal, Order};
 use crate::plans::{Driver, PlanUpdate};
 
 /// Longest plan or input read, in bytes.
@@ -44,6 +44,8 @@ enum Action {
     Check(Check),
     /// Run a plan
     Run(Run),
+    /// List the runs that are kept, to go on with
+    Runs,
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +80,7 @@ impl Plan {
             None => self.draft.run(common).await,
             Some(Action::Check(check)) => show::checked(&checked(&check.file)?, common.json),
             Some(Action::Run(run)) => run.run(common).await,
+            Some(Action::Runs) => runs(&common),
         }
     }
 }
@@ -108,6 +111,29 @@ impl Run {
         let driver = Driver::new(execution, budget, journal, peer.jobs()).with_approval(self.approval.rules);
         follow(peer, driver, screen).await
     }
+}
+
+/// What is kept of runs: which plan, and how many of its jobs have an outcome.
+fn runs(common: &Common) -> Result<(), Failure> {
+    let dir = common.data_dir()?;
+    let kept = journal::list(&dir).map_err(Failure::of(Class::Data))?;
+    if kept.is_empty() && !common.json {
+        print::say("no run is kept; `llamesh plan run FILE` begins one");
+    }
+    for run in kept {
+        let (goal, outcomes, problem) = match Journal::resume(&dir, &run) {
+            Ok((_, Order { plan, .. }, entries)) => (plan.goal, entries.len(), None),
+            Err(error) => (String::new(), 0, Some(error.to_string())),
+        };
+        match (common.json, &problem) {
+            (true, _) => {
+                print::json(&json!({ "run": run, "goal": goal, "outcomes": outcomes, "problem": problem }))?
+            }
+            (false, Some(problem)) => print::line(&format!("{run}  ({problem})"))?,
+            (false, None) => print::line(&format!("{run}  {outcomes:>5} outcomes  {}", print::plain(&goal)))?,
+        }
+    }
+    Ok(())
 }
 
 /// Begins a run, unless its budget cannot pay it.

@@ -11,6 +11,7 @@ use eventsource_stream::Eventsource;
 use futures::stream::once;
 use futures::{FutureExt, StreamExt};
 use protocol::{Capability, JobError};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use super::Common;
@@ -18,6 +19,7 @@ use crate::agents::Agents;
 use crate::api::control::{Found, found};
 use crate::clock;
 use crate::config;
+use crate::datadir::DataDir;
 use crate::failure::{Class, Failure};
 use crate::handle::{NodeHandle, Unavailable};
 use crate::journal::Journal;
@@ -52,7 +54,10 @@ impl Through {
     pub(super) async fn reach(&self, common: &Common) -> Result<Peer, Failure> {
         let dir = common.data_dir()?;
         let bootstrap = match self.api.clone().or_else(|| dir.api()) {
-            Some(url) if self.bootstrap.is_empty() => return Ok(Peer::Api(Client::new(&url)?)),
+            Some(url) if self.bootstrap.is_empty() => {
+                let token = token(&dir, &url);
+                return Ok(Peer::Api(Client::new(&url, token)?));
+            }
             None if self.bootstrap.is_empty() => environment(),
             _ => self.bootstrap.clone(),
         };
@@ -64,6 +69,20 @@ impl Through {
         let bootstrap = config::addresses("bootstrap", &bootstrap)?;
         Ok(Peer::Own(ephemeral(common, bootstrap).await?))
     }
+}
+
+/// The token for an API: the one in the environment, or the owner's where this folder's peer serves it. Nobody else
+/// is told that one.
+fn token(dir: &DataDir, url: &str) -> Option<String> {
+    let named = std::env::var("LLAMESH_TOKEN").ok().filter(|token| !token.is_empty());
+    let ours = || dir.api().filter(|api| api == &base(url)).and_then(|_| dir.token());
+    named.or_else(ours)
+}
+
+/// `up` takes the same place as HOST:PORT.
+fn base(url: &str) -> String {
+    let scheme = if url.contains("://") { "" } else { "http://" };
+    format!("{scheme}{}", url.trim_end_matches('/'))
 }
 
 fn environment() -> Vec<String> {
@@ -127,14 +146,20 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new(base: &str) -> Result<Self, Failure> {
+    fn new(url: &str, token: Option<String>) -> Result<Self, Failure> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let value = HeaderValue::try_from(format!("Bearer {token}"));
+            let wrong =
+                |_| Failure::new(Class::Usage, "LLAMESH_TOKEN is no token: it has letters and digits only");
+            let mut value = value.map_err(wrong)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         // It never leaves this machine, and so needs neither a proxy nor the system's certificates, which a container
         // may not have.
-        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build();
-        let http = http.map_err(Failure::of(Class::Internal))?;
-        // `up` takes the same place as HOST:PORT.
-        let scheme = if base.contains("://") { "" } else { "http://" };
-        Ok(Self { http, base: format!("{scheme}{}", base.trim_end_matches('/')) })
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).default_headers(headers).build();
+        Ok(Self { http: http.map_err(Failure::of(Class::Internal))?, base: base(url) })
     }
 
     /// A document.
@@ -169,6 +194,15 @@ impl Client {
     ) -> Result<reqwest::Response, Failure> {
         let response = self.send(path, body).await?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
+    /// Makes something, and reads what was made.
+    pub(super) async fn make<T: serde::Serialize, R: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &T,
+    ) -> Result<R, Failure> {
+        self.post(path, body).await?.json().await.map_err(Failure::of(Class::Internal))
     }
 
     /// Whatever the peer answers.
@@ -214,9 +248,15 @@ fn lost() -> JobUpdate {
 
 async fn refusal(response: reqwest::Response) -> Failure {
     let status = response.status();
-    match response.json::<JobUpdate>().await {
-        Ok(JobUpdate::Failed { code, message, .. }) => Failure::new(Class::of_job(&code), message),
-        _ => Failure::new(Class::Network, format!("the peer answered {status}")),
+    let body = response.bytes().await.unwrap_or_default();
+    if let Ok(JobUpdate::Failed { code, message, .. }) = serde_json::from_slice(&body) {
+        return Failure::new(Class::of_job(&code), message);
+    }
+    // What the door says has OpenAI's shape.
+    let said = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+    match said["error"]["message"].as_str() {
+        Some(message) => Failure::new(Class::Request, message),
+        None => Failure::new(Class::Network, format!("the peer answered {status}")),
     }
 }
 

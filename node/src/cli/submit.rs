@@ -6,7 +6,7 @@ use clap::Args;
 use crypto::PeerId;
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
-use protocol::{Capability, ChatMessage, Role};
+use protocol::{Capability, ChatMessage, Credits, Price, Role, Weights};
 use serde_json::value::RawValue;
 
 use super::approval::{self, Approval, Approver};
@@ -69,6 +69,12 @@ pub(super) struct Submit {
     /// Only this peer
     #[arg(long, value_name = "PEER")]
     provider: Option<PeerId>,
+    /// What you want to pay for 1000 tokens of prompt and answer, in micro-credits: the best bidder is asked once for that
+    #[arg(long, value_name = "PROMPT:ANSWER", value_parser = price)]
+    target: Option<Price>,
+    /// What counts when bids are compared: price, latency, evidence, locality (repeatable) [default: price=1,locality=1]
+    #[arg(long, value_name = "WHAT=N", value_delimiter = ',', value_parser = weight)]
+    weigh: Vec<(String, u8)>,
     /// Announce the job and take the best of the sealed bids
     #[arg(long)]
     auction: bool,
@@ -131,6 +137,8 @@ impl Submit {
             model: self.model,
             provider: self.provider,
             auction: self.auction,
+            target: self.target,
+            weights: weights(&self.weigh),
             approval: self.approval.rules,
             max_tokens: self.max_tokens,
             temperature: self.temperature,
@@ -161,6 +169,34 @@ fn schema_text(given: &str) -> Result<String, Failure> {
     let read = file.take(limit).read_to_string(&mut text);
     read.map_err(|error| fail(format!("{given}: {error}")))?;
     Ok(text)
+}
+
+/// A price as it is typed.
+fn price(text: &str) -> Result<Price, String> {
+    let number =
+        |text: &str| text.parse().map(Credits).map_err(|_| "give it as PROMPT:ANSWER, like 10:50".to_owned());
+    let (prompt, completion) = text.split_once(':').unwrap_or((text, text));
+    Ok(Price { prompt: number(prompt)?, completion: number(completion)? })
+}
+
+/// One weight as it is typed.
+fn weight(text: &str) -> Result<(String, u8), String> {
+    let named = |what: &str| ["price", "latency", "evidence", "locality"].contains(&what);
+    let typed = text.split_once('=').filter(|(what, _)| named(what));
+    let (what, much) = typed.ok_or("give it as price=N, latency=N, evidence=N or locality=N")?;
+    let much = much.parse().map_err(|_| "a weight is a number from 0 to 255".to_owned())?;
+    Ok((what.to_owned(), much))
+}
+
+/// All that were given; what was not weighs nothing then. None where none was.
+fn weights(given: &[(String, u8)]) -> Option<Weights> {
+    let much = |what: &str| given.iter().rev().find(|(name, _)| name == what).map_or(0, |(_, much)| *much);
+    (!given.is_empty()).then(|| Weights {
+        price: much("price"),
+        latency: much("latency"),
+        evidence: much("evidence"),
+        locality: much("locality"),
+    })
 }
 
 /// JSON has no word for anything else: on its way to the running peer it would read as "not given".

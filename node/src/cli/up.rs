@@ -14,6 +14,7 @@ use super::approval::Approval;
 use super::stop::Stop;
 use super::{Common, print};
 use crate::agents::Agents;
+use crate::api::keys::Keys;
 use crate::api::{Api, Server};
 use crate::config::{self, MarketSettings, Memory, Settings};
 use crate::datadir::Held;
@@ -28,6 +29,9 @@ use crate::{Node, NodeConfig};
 /// Jobs of a model that run at once: they share its passes, so one more costs the others little, up to about here.
 const SLOTS: usize = 16;
 
+/// Jobs beyond the slots that may be promised a place.
+const WAITING: usize = 32;
+
 /// Run a peer.
 #[derive(Debug, Args)]
 pub(super) struct Up {
@@ -40,9 +44,12 @@ pub(super) struct Up {
     /// Tell others this address, where a port is forwarded to this peer (repeatable)
     #[arg(long, env = "LLAMESH_EXTERNAL", value_name = "MULTIADDR", value_delimiter = ',')]
     external: Vec<String>,
-    /// Serve the local API here (loopback only) [default: 127.0.0.1:5264]
+    /// Serve the API here; where that is not loopback, everybody needs a token [default: 127.0.0.1:5264]
     #[arg(long, env = "LLAMESH_API", value_name = "HOST:PORT")]
     api: Option<String>,
+    /// A name by which others reach the API, beside its address (repeatable)
+    #[arg(long, env = "LLAMESH_API_NAME", value_name = "NAME", value_delimiter = ',')]
+    api_name: Vec<String>,
     /// Find peers on the local network
     #[arg(long, env = "LLAMESH_LAN", value_parser = FalseyValueParser::new())]
     lan: bool,
@@ -94,13 +101,13 @@ impl Up {
         let held = dir.hold()?;
         let key = held.key()?;
         let (journal, entries) = Journal::open(&held.dir().path().join("journal.redb"))?;
-        let (server, fallback) = bind_api(settings.api.as_deref()).await?;
-        if fallback {
-            print::say(&format!("port 5264 is taken: the API is at {}", server.url()));
-        }
+        let server = api(&settings, &held).await?;
         let mut peer = peer::Config::default();
         peer.bidder.slots = settings.slots.unwrap_or(SLOTS);
         peer.approval = settings.approve.clone();
+        // As many as the slots and half of a model's queue hold; one requester gets half of them, as by default.
+        peer.bidder.places = peer.bidder.places.max(peer.bidder.slots + WAITING);
+        peer.bidder.places_per_requester = peer.bidder.places / 2;
         peer.bidder.strategy = settings.market.rules.clone();
         let models = Models::from_env().map_err(Failure::of(Class::Model))?;
         let bar = Bar::new();
@@ -145,6 +152,7 @@ impl Up {
             listen: self.listen,
             external: self.external,
             api: self.api,
+            api_name: self.api_name,
             lan: self.lan,
             model: self.model,
             capability: self.capability,
@@ -160,6 +168,27 @@ impl Up {
             agent: Vec::new(),
         }
     }
+}
+
+/// The API, with the keys of this folder. Who needs a token to reach it is told where it is.
+async fn api(settings: &Settings, held: &Held) -> Result<Server, Failure> {
+    let (server, fallback) = bind_api(settings.api.as_deref()).await?;
+    if fallback {
+        print::say(&format!("port 5264 is taken: the API is at {}", server.url()));
+    }
+    let (token, fresh) = held.token()?;
+    let keys = Keys::open(&held.dir().keys())?;
+    keys.set_owner(&token);
+    if !server.is_local() {
+        print::say(
+            "the API can be reached from other machines, in clear text: put a proxy with TLS before it",
+        );
+        let file = held.dir().path().join("token");
+        let shown = if fresh { format!(" (shown this once): {token}") } else { String::new() };
+        print::say(&format!("your token is in {}{shown}", file.display()));
+        print::say("make keys for others with: llamesh keys create NAME");
+    }
+    Ok(server.with_keys(keys).with_names(settings.api_name.clone()))
 }
 
 /// A default port that is taken is no reason to fail: the user did not ask for it.

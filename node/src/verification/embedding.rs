@@ -7,10 +7,10 @@
 
 use inference::{Embedder, embedding::Embedding};
 use protocol::receipt::prompt_digest;
-use protocol::{Finish, Input, Opening, Receipt, Token};
+use protocol::{Finish, Input, JobError, Opening, Receipt, Token};
 
 use super::{Verdict, Word, replayable};
-use crate::agents::embedder::pieces;
+use crate::agents::embedder::{embed, pieces};
 use crate::receipts::ReceiptFile;
 
 /// How far two numbers at one place of two vectors may be apart. Between kernels of single precision a millionth is
@@ -28,12 +28,12 @@ pub fn replay(file: &ReceiptFile, embedder: &Embedder) -> Verdict {
     if embedder.card().digest != model {
         return Verdict::new(Word::Unverifiable, format!("the model at hand is not {model}"));
     }
-    let Input::Text(text) = &opening.input else {
-        return refuted("an embedder takes texts only, and the input is none");
-    };
-    let ours = match embedder.embed(&[text]).map(|mut all| all.pop()) {
-        Ok(Some(embedding)) => embedding,
-        Ok(None) => return Verdict::new(Word::Unverifiable, "the text led to no vector"),
+    if !matches!(&opening.input, Input::Text(_) | Input::Tokens(_)) {
+        return refuted("an embedder takes texts and token ids only, and the input is neither");
+    }
+    let ours = match embed(embedder, &opening.input) {
+        Ok(embedding) => embedding,
+        Err(error @ JobError::Invalid { .. }) => return refuted(&error.to_string()),
         Err(error) => return Verdict::new(Word::Unverifiable, format!("the replay failed: {error}")),
     };
     match checked(receipt, opening, &ours) {

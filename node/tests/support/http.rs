@@ -22,15 +22,26 @@ pub(crate) struct Request {
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
+    headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
 impl Request {
     /// Of a path below `base`.
     pub(crate) fn get(base: &str, path: &str) -> Self {
+        Self::of("GET", base, path)
+    }
+
+    /// The same with another method.
+    pub(crate) fn of(method: &str, base: &str, path: &str) -> Self {
         let authority = base.strip_prefix("http://").unwrap().to_owned();
         let host = ("host".to_owned(), authority.clone());
-        Self { authority, headers: vec![host], line: format!("GET {path}"), body: String::new() }
+        Self { authority, headers: vec![host], line: format!("{method} {path}"), body: String::new() }
+    }
+
+    /// With a token.
+    pub(crate) fn by(self, token: &str) -> Self {
+        self.with("authorization", &format!("Bearer {token}"))
     }
 
     /// With a JSON body.
@@ -60,7 +71,11 @@ impl Request {
         let answer = String::from_utf8(bytes).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Response { status, body: body.to_owned() }
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            Some((name.to_ascii_lowercase(), value.to_owned()))
+        };
+        Response { status, headers: head.lines().filter_map(header).collect(), body: body.to_owned() }
     }
 
     /// Sends it and leaves the answer unread.
@@ -72,7 +87,8 @@ impl Request {
         let length = self.body.len();
         let text =
             format!("{} HTTP/1.0\r\n{headers}content-length: {length}\r\n\r\n{}", self.line, self.body);
-        stream.write_all(text.as_bytes()).unwrap();
+        // Who refuses a request by its head does not read the rest, and says why all the same.
+        let _ = stream.write_all(text.as_bytes());
         stream
     }
 }
@@ -81,6 +97,11 @@ impl Response {
     /// The body as a document.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// What a header says; its name in small letters.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The data of server-sent events.

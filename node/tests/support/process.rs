@@ -69,6 +69,11 @@ impl Process {
         self.next().unwrap_or_else(|| panic!("ended: {}\n{}", self.command, self.stderr()))
     }
 
+    /// The next line of stdout as it is.
+    pub(crate) fn text(&mut self) -> Option<String> {
+        self.read()
+    }
+
     /// The next line of this event; what comes before it is passed over.
     pub(crate) fn until(&mut self, event: &str) -> Value {
         loop {

@@ -5,24 +5,21 @@
 
 use std::collections::VecDeque;
 
-use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures::Stream;
 use futures::stream::unfold;
-use inference::ToolCall;
 use protocol::event::Completion;
-use protocol::{Logprobs, Token, ToolChoice};
+use protocol::{Logprobs, Token};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::body::Body;
 use super::course::{Course, News, Told};
 use super::messages::{Calling, Message, ResponseFormat, Tool};
-use super::reply::{Bill, Reply, events, reason, receipt};
-use super::{Api, Choosing, Error, likely, tools};
-use crate::api::control;
-use crate::request::JobRequest;
+use super::reply::{Bill, Reply};
+use super::target::Aimed;
+use super::turn::{Begun, Called, Calls, Said, Turn};
+use super::{Choosing, Error, Gateway, likely};
 
 /// What this build understands of a request.
 #[derive(Debug, Deserialize)]
@@ -41,121 +38,71 @@ pub(super) struct ChatRequest {
 }
 
 pub(super) async fn answer(
-    State(api): State<Api>,
-    body: Result<Json<ChatRequest>, JsonRejection>,
+    gateway: Gateway,
+    Body { request, options, .. }: Body<ChatRequest>,
 ) -> Result<Response, Error> {
-    let Json(request) = body.map_err(|rejection| Error::invalid(rejection.body_text()))?;
-    let choices = request.choosing.choices()?;
-    let calling = request.calling()?;
-    let spec = control::spec(&api.node, &request.job()?).await?;
-    let specs = (0..choices).map(|choice| {
-        let mut spec = spec.clone();
-        spec.sampling.choice = choice;
-        spec
-    });
-    let course = Course::start(&api.node, specs.collect())?;
-    let reply = Reply::chat(course.job(0), &request.choosing.model, request.choosing.counts());
-    if request.choosing.streams() {
-        return Ok(events(chunks(course, reply, calling)));
+    let (turn, choosing) = (request.turn()?, &request.choosing);
+    let Begun { course, aimed, calling } = turn.begin(&gateway, choosing, &options).await?;
+    let reply = Reply::chat(course.job(0), &aimed, choosing.counts());
+    if choosing.streams() {
+        return Ok(reply.stream(chunks(course, reply.clone(), aimed, calling)));
     }
-    Ok(Json(whole(course, &reply, calling).await?).into_response())
-}
-
-/// What of an answer is taken for calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Calls {
-    /// No tool may be called: all of it is text.
-    Never,
-    /// One at most.
-    One,
-    /// As many as there are.
-    Many,
+    let told = course.all().await.map_err(|error| aimed.error(error))?;
+    Ok(whole(&told, &reply, calling))
 }
 
 impl ChatRequest {
-    fn job(&self) -> Result<JobRequest, Error> {
+    pub(super) fn turn(&self) -> Result<Turn, Error> {
         let logprobs = match (self.logprobs, self.top_logprobs) {
             (Some(true), top) => Some(top.unwrap_or(0)),
             (_, None) => None,
-            (_, Some(_)) => return Err(Error::invalid("top_logprobs needs logprobs to be true")),
+            (_, Some(_)) => {
+                return Err(Error::invalid("top_logprobs needs logprobs to be true").about("top_logprobs"));
+            }
         };
-        let offers = self.tools.iter().flatten().map(Tool::offer).collect::<Result<Vec<_>, _>>()?;
-        Ok(JobRequest {
+        Ok(Turn {
             messages: self.messages.iter().map(Message::message).collect::<Result<_, _>>()?,
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
             logprobs,
-            constraint: self.response_format.as_ref().map_or(Ok(None), ResponseFormat::form)?,
+            form: self.response_format.as_ref().map_or(Ok(None), ResponseFormat::form)?,
+            tools: self.tools.iter().flatten().map(Tool::offer).collect::<Result<_, _>>()?,
             tool_choice: self.tool_choice.as_ref().map(Calling::choice).transpose()?,
-            tools: offers,
-            ..self.choosing.job()
-        })
-    }
-
-    fn calling(&self) -> Result<Calls, Error> {
-        let choice = self.tool_choice.as_ref().map(Calling::choice).transpose()?;
-        Ok(match (self.tools.as_ref().is_none_or(Vec::is_empty), choice, self.parallel_tool_calls) {
-            (true, ..) | (_, Some(ToolChoice::None), _) => Calls::Never,
-            (_, _, Some(false)) => Calls::One,
-            _ => Calls::Many,
+            one_call: self.parallel_tool_calls == Some(false),
         })
     }
 }
 
-/// An answer as a message: its text, and what it calls.
-struct Said {
-    text: String,
-    calls: Vec<Value>,
-    finish: &'static str,
-}
-
-impl Said {
-    fn of(told: &Told, calling: Calls) -> Self {
-        let receipt = told.completion.receipt.value();
-        let most = match calling {
-            Calls::Never => 0,
-            Calls::One => 1,
-            Calls::Many => usize::MAX,
-        };
-        let text = told.text();
-        let (text, calls) = if most == 0 { (text, Vec::new()) } else { tools::parse(&text) };
-        let name =
-            |(index, call): (usize, &ToolCall)| tools::value(call, &format!("call_{}_{index}", receipt.job));
-        let calls: Vec<Value> = calls.iter().take(most).enumerate().map(name).collect();
-        let finish = if calls.is_empty() { reason(receipt.finish) } else { "tool_calls" };
-        Self { text, calls, finish }
+fn message(said: Said) -> Value {
+    let silent = said.text.is_empty() && !said.calls.is_empty();
+    let content = if silent { Value::Null } else { said.text.into() };
+    let mut message = json!({ "role": "assistant", "content": content, "refusal": null });
+    if !said.calls.is_empty() {
+        message["tool_calls"] = said.calls.iter().map(Called::value).collect();
     }
-
-    fn message(self) -> Value {
-        let silent = self.text.is_empty() && !self.calls.is_empty();
-        let content = if silent { Value::Null } else { self.text.into() };
-        let mut message = json!({ "role": "assistant", "content": content, "refusal": null });
-        if !self.calls.is_empty() {
-            message["tool_calls"] = self.calls.into();
-        }
-        message
-    }
+    message
 }
 
 fn logprobs_of(tokens: &[(Token, Option<Logprobs>)]) -> Value {
     likely::of_chat(tokens.iter().map(|(token, logprobs)| (token, logprobs.as_ref())))
 }
 
-async fn whole(course: Course, reply: &Reply, calling: Calls) -> Result<Value, Error> {
+fn whole(told: &[Told], reply: &Reply, calling: Calls) -> Response {
     let (mut choices, mut bill) = (Vec::new(), Bill::default());
-    for (index, told) in course.all().await?.iter().enumerate() {
+    for (index, told) in told.iter().enumerate() {
         bill.add(&told.completion);
         let said = Said::of(told, calling);
         let finish = said.finish;
         choices.push(json!({ "index": index, "logprobs": logprobs_of(&told.tokens), "finish_reason": finish,
-                             "message": said.message() }));
+                             "message": message(said) }));
     }
-    Ok(reply.whole(choices, &bill))
+    reply.whole(choices, &bill)
 }
 
 /// A reply that is being streamed.
 struct Streamed {
     course: Course,
     reply: Reply,
+    aimed: Aimed,
     calling: Calls,
     bill: Bill,
     /// Of each choice, what is held back.
@@ -164,11 +111,12 @@ struct Streamed {
 }
 
 /// Everything that events become; the stream ends after `[DONE]`, or after an error.
-fn chunks(course: Course, reply: Reply, calling: Calls) -> impl Stream<Item = String> {
+fn chunks(course: Course, reply: Reply, aimed: Aimed, calling: Calls) -> impl Stream<Item = String> {
     let count = course.len();
     let mut streamed = Streamed {
         course,
         reply,
+        aimed,
         calling,
         bill: Bill::default(),
         held: vec![Vec::new(); count],
@@ -181,7 +129,7 @@ fn chunks(course: Course, reply: Reply, calling: Calls) -> impl Stream<Item = St
         while streamed.queue.is_empty() {
             match streamed.course.next().await? {
                 Ok(news) => streamed.tell(news),
-                Err(error) => streamed.queue.push_back(Error::from(error).body().to_string()),
+                Err(error) => streamed.queue.push_back(streamed.aimed.error(error).body().to_string()),
             }
         }
         let line = streamed.queue.pop_front()?;
@@ -212,14 +160,13 @@ impl Streamed {
         if !said.text.is_empty() {
             self.say(index, &json!({ "content": said.text }), logprobs_of(&told.tokens));
         }
-        for (at, mut call) in said.calls.into_iter().enumerate() {
+        for (at, call) in said.calls.iter().enumerate() {
+            let mut call = call.value();
             call["index"] = at.into();
             self.say(index, &json!({ "tool_calls": [call] }), Value::Null);
         }
         let choice = json!({ "index": index, "delta": {}, "logprobs": null, "finish_reason": finish });
-        let mut last = self.reply.chunk(choice);
-        last["llamesh"] = receipt(&told.completion);
-        self.queue.push_back(last.to_string());
+        self.queue.push_back(self.reply.last_chunk(choice, &told.completion).to_string());
         self.bill.add(&told.completion);
         if self.course.is_over() {
             self.queue.extend(self.reply.end(&self.bill));

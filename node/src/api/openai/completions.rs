@@ -5,21 +5,20 @@
 
 use std::collections::VecDeque;
 
-use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use futures::Stream;
 use futures::stream::unfold;
-use protocol::{Input, JobError, JobKind, JobSpec, Logprobs, Sampling, Scores, Token};
+use protocol::{JobError, JobKind, JobSpec, Logprobs, Sampling, Scores, Token};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::body::Body;
 use super::course::{Course, News, Told};
 use super::likely::Likely;
-use super::reply::{Bill, Reply, events, reason, receipt};
-use super::{Api, Choosing, Error};
-use crate::api::control;
+use super::prompts::{Prompt, Prompts};
+use super::reply::{Bill, Reply, reason};
+use super::target::{Aimed, aim};
+use super::{Choosing, Error, Gateway};
 use crate::request::JobRequest;
 
 /// What this build understands of a request.
@@ -34,47 +33,32 @@ pub(super) struct CompletionRequest {
     choosing: Choosing,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Prompts {
-    Text(String),
-    Texts(Vec<String>),
-    Tokens(Vec<u32>),
-    Batch(Vec<Vec<u32>>),
-}
-
-/// Where an answer begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Prompt {
-    Text(String),
-    Tokens(Vec<u32>),
-}
-
 /// Answers in one reply at most: prompts times choices, each a job.
 const MAX_JOBS: usize = 128;
 /// Length of an answer unless told otherwise, as OpenAI has it.
 const USUAL: u32 = 16;
 
 pub(super) async fn answer(
-    State(api): State<Api>,
-    body: Result<Json<CompletionRequest>, JsonRejection>,
+    gateway: Gateway,
+    Body { request, options, .. }: Body<CompletionRequest>,
 ) -> Result<Response, Error> {
-    let Json(request) = body.map_err(|rejection| Error::invalid(rejection.body_text()))?;
-    let plan = request.plan()?;
+    let (plan, choosing) = (request.plan()?, &request.choosing);
     // All prompts go the same way, so names are looked up once.
-    let base = control::spec(&api.node, &request.job(&plan)).await?;
-    let text = Text { begun: plan.begin(&api, &base).await?, choices: plan.choices };
-    let specs = plan.specs(&base);
+    let aimed = aim(&gateway, &choosing.model, &options, request.job(&plan)).await?.shared(plan.jobs());
+    let begun = plan.begin(&gateway, &aimed).await.map_err(|error| aimed.error(error))?;
+    let text = Text { begun, choices: plan.choices };
+    let (specs, counts) = (plan.specs(&aimed.spec), choosing.counts());
     if specs.is_empty() {
-        let reply = Reply::text(text.begun.job(), &request.choosing.model, request.choosing.counts());
-        return Ok(text.alone(&reply, request.choosing.streams()));
+        let reply = Reply::text(text.begun.job(), &aimed, counts);
+        return Ok(text.alone(&reply, choosing.streams()));
     }
-    let course = Course::start(&api.node, specs)?;
-    let reply = Reply::text(course.job(0), &request.choosing.model, request.choosing.counts());
-    if request.choosing.streams() {
-        return Ok(events(chunks(course, reply, text)));
+    let course = Course::start(&gateway.node, specs)?;
+    let reply = Reply::text(course.job(0), &aimed, counts);
+    if choosing.streams() {
+        return Ok(reply.stream(chunks(course, reply.clone(), aimed, text)));
     }
-    Ok(Json(whole(course, &reply, &text).await?).into_response())
+    let told = course.all().await.map_err(|error| aimed.error(error))?;
+    Ok(whole(&told, &reply, &text))
 }
 
 /// What is to be done for a request.
@@ -94,16 +78,17 @@ impl CompletionRequest {
         let prompts = self.prompt.all();
         let (choices, echo) = (self.choosing.choices()?, self.echo == Some(true));
         if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
-            return Err(Error::invalid(
-                "suffix is not supported; put all of the text before the prompt's end",
-            ));
+            let message = "suffix is not supported; put all of the text before the prompt's end";
+            return Err(Error::unsupported(message).about("suffix"));
         }
         if prompts.is_empty() || prompts.len() * choices as usize > MAX_JOBS {
-            return Err(Error::invalid(format!("prompts times n must be between 1 and {MAX_JOBS}")));
+            let message = format!("prompts times n must be between 1 and {MAX_JOBS}");
+            return Err(Error::invalid(message).about("prompt"));
         }
         let max_tokens = self.max_tokens.unwrap_or(USUAL);
         if max_tokens == 0 && !echo {
-            return Err(Error::invalid("max_tokens must be 1 at least, unless echo gives the prompt back"));
+            let message = "max_tokens must be 1 at least, unless echo gives the prompt back";
+            return Err(Error::invalid(message).about("max_tokens"));
         }
         let ids = prompts.iter().any(|prompt| matches!(prompt, Prompt::Tokens(_)));
         Ok(Plan { score: echo && (ids || self.logprobs.is_some()), prompts, choices, echo, max_tokens })
@@ -111,37 +96,26 @@ impl CompletionRequest {
 
     /// The job of the first prompt.
     fn job(&self, plan: &Plan) -> JobRequest {
-        let max_tokens = Some(plan.max_tokens.max(1));
-        let request = JobRequest { logprobs: self.logprobs, max_tokens, ..self.choosing.job() };
+        let request = JobRequest {
+            kind: Some(JobKind::Generate),
+            logprobs: self.logprobs,
+            max_tokens: Some(plan.max_tokens.max(1)),
+            ..self.choosing.job()
+        };
         match plan.prompts.first() {
-            Some(Prompt::Text(text)) => JobRequest { text: Some(text.clone()), ..request },
-            Some(Prompt::Tokens(ids)) => JobRequest { tokens: ids.clone(), ..request },
+            Some(prompt) => prompt.on(request),
             None => request,
         }
     }
 }
 
-impl Prompt {
-    fn input(&self) -> Input {
-        match self {
-            Self::Text(text) => Input::Text(text.clone()),
-            Self::Tokens(ids) => Input::Tokens(ids.clone()),
-        }
-    }
-}
-
-impl Prompts {
-    fn all(&self) -> Vec<Prompt> {
-        match self {
-            Self::Text(text) => vec![Prompt::Text(text.clone())],
-            Self::Texts(texts) => texts.iter().cloned().map(Prompt::Text).collect(),
-            Self::Tokens(ids) => vec![Prompt::Tokens(ids.clone())],
-            Self::Batch(all) => all.iter().cloned().map(Prompt::Tokens).collect(),
-        }
-    }
-}
-
 impl Plan {
+    /// How many jobs there are to be.
+    fn jobs(&self) -> usize {
+        let each = if self.max_tokens > 0 { self.choices as usize } else { 0 };
+        self.prompts.len() * (each + usize::from(self.score))
+    }
+
     /// The jobs that generate, all choices of a prompt side by side; none where nothing is to be.
     fn specs(&self, base: &JobSpec) -> Vec<JobSpec> {
         let prompts = self.prompts.iter().filter(|_| self.max_tokens > 0);
@@ -154,7 +128,8 @@ impl Plan {
     }
 
     /// What stands before the answers.
-    async fn begin(&self, api: &Api, base: &JobSpec) -> Result<Begun, Error> {
+    async fn begin(&self, gateway: &Gateway, aimed: &Aimed) -> Result<Begun, Error> {
+        let base = &aimed.spec;
         let tells = base.sampling.logprobs.is_some();
         if !self.score {
             let text = |prompt: &Prompt| match prompt {
@@ -170,7 +145,7 @@ impl Plan {
             sampling: Sampling { max_tokens: Scores::MAX_PIECES, stop: Vec::new(), ..base.sampling.clone() },
             ..base.clone()
         };
-        let scored = Course::start(&api.node, self.prompts.iter().map(spec).collect())?.all().await?;
+        let scored = Course::start(&gateway.node, self.prompts.iter().map(spec).collect())?.all().await?;
         let echoes = self.prompts.iter().zip(&scored).map(|(prompt, told)| Echo::of(prompt, told));
         let echoes = echoes.collect::<Result<_, _>>()?;
         Ok(Begun { echoes, scored, tells })
@@ -253,10 +228,10 @@ impl Text {
         let count = self.begun.echoes.len() * self.choices as usize;
         let choices: Vec<Value> = (0..count).map(choice).collect();
         if !streams {
-            return Json(reply.whole(choices, &bill)).into_response();
+            return reply.whole(choices, &bill);
         }
         let lines: Vec<String> = choices.into_iter().map(|choice| reply.chunk(choice).to_string()).collect();
-        events(futures::stream::iter(lines.into_iter().chain(reply.end(&bill))))
+        reply.stream(futures::stream::iter(lines.into_iter().chain(reply.end(&bill))))
     }
 
     fn logprobs(&self, mut likely: Likely, tokens: &[(Token, Option<Logprobs>)]) -> Value {
@@ -273,9 +248,9 @@ impl Text {
     }
 }
 
-async fn whole(course: Course, reply: &Reply, text: &Text) -> Result<Value, Error> {
+fn whole(told: &[Told], reply: &Reply, text: &Text) -> Response {
     let (mut choices, mut bill) = (Vec::new(), Bill::default());
-    for (index, told) in course.all().await?.iter().enumerate() {
+    for (index, told) in told.iter().enumerate() {
         bill.add(&told.completion);
         let (begun, prompt) = (&text.begun, text.prompt(index));
         choices.push(json!({
@@ -285,13 +260,14 @@ async fn whole(course: Course, reply: &Reply, text: &Text) -> Result<Value, Erro
             "finish_reason": reason(told.completion.receipt.finish),
         }));
     }
-    Ok(reply.whole(choices, &bill))
+    reply.whole(choices, &bill)
 }
 
 /// A reply that is being streamed.
 struct Streamed {
     course: Course,
     reply: Reply,
+    aimed: Aimed,
     text: Text,
     bill: Bill,
     /// Characters of each answer so far.
@@ -300,23 +276,23 @@ struct Streamed {
 }
 
 /// Everything that events become; the stream ends after `[DONE]`, or after an error.
-fn chunks(course: Course, reply: Reply, text: Text) -> impl Stream<Item = String> {
+fn chunks(course: Course, reply: Reply, aimed: Aimed, text: Text) -> impl Stream<Item = String> {
     let offsets = (0..course.len()).map(|index| text.begun.likely(text.prompt(index)).offset()).collect();
     let mut streamed =
-        Streamed { course, reply, text, bill: Bill::default(), offsets, queue: VecDeque::new() };
+        Streamed { course, reply, aimed, text, bill: Bill::default(), offsets, queue: VecDeque::new() };
     for index in 0..streamed.course.len() {
         let prompt = streamed.text.prompt(index);
         let echo = streamed.text.begun.echoes[prompt].text.clone();
         if !echo.is_empty() {
             let logprobs = streamed.text.begun.likely_value(prompt);
-            streamed.say(index, &echo, logprobs, None);
+            streamed.say(index, &echo, logprobs);
         }
     }
     unfold(streamed, |mut streamed| async move {
         while streamed.queue.is_empty() {
             match streamed.course.next().await? {
                 Ok(news) => streamed.tell(news),
-                Err(error) => streamed.queue.push_back(Error::from(error).body().to_string()),
+                Err(error) => streamed.queue.push_back(streamed.aimed.error(error).body().to_string()),
             }
         }
         let line = streamed.queue.pop_front()?;
@@ -335,15 +311,12 @@ impl Streamed {
                 self.offsets[index] += token.text.chars().count();
                 let said = token.text.clone();
                 let logprobs = self.text.logprobs(likely, &[(token, logprobs)]);
-                self.say(index, &said, logprobs, None);
+                self.say(index, &said, logprobs);
             }
             News::Done(completion) => {
-                self.say(
-                    index,
-                    "",
-                    Value::Null,
-                    Some((reason(completion.receipt.finish), receipt(&completion))),
-                );
+                let finish = reason(completion.receipt.finish);
+                let choice = json!({ "index": index, "text": "", "logprobs": null, "finish_reason": finish });
+                self.queue.push_back(self.reply.last_chunk(choice, &completion).to_string());
                 self.bill.add(&completion);
                 if self.course.is_over() {
                     self.queue.extend(self.reply.end(&self.bill));
@@ -352,13 +325,8 @@ impl Streamed {
         }
     }
 
-    fn say(&mut self, index: usize, text: &str, logprobs: Value, last: Option<(&str, Value)>) {
-        let finish = last.as_ref().map(|(finish, _)| *finish);
-        let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish });
-        let mut chunk = self.reply.chunk(choice);
-        if let Some((_, receipt)) = last {
-            chunk["llamesh"] = receipt;
-        }
-        self.queue.push_back(chunk.to_string());
+    fn say(&mut self, index: usize, text: &str, logprobs: Value) {
+        let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": null });
+        self.queue.push_back(self.reply.chunk(choice).to_string());
     }
 }

@@ -5,6 +5,7 @@ use futures::stream::{BoxStream, SelectAll, select_all, unfold};
 use protocol::event::{Completion, JobEvent};
 use protocol::{JobError, JobId, JobSpec, Logprobs, Token};
 
+use super::Error;
 use crate::handle::{JobStream, NodeHandle};
 
 /// Jobs at work. Dropping them cancels those that are not done.
@@ -85,19 +86,28 @@ impl Course {
         None
     }
 
+    /// An error of one of them, with the name of the first.
+    pub(super) fn error(&self, error: JobError) -> Error {
+        let error = Error::from(error);
+        match self.jobs.first() {
+            Some(job) => error.of(*job),
+            None => error,
+        }
+    }
+
     /// Waits for all of them; in the order in which they were submitted.
-    pub(super) async fn all(mut self) -> Result<Vec<Told>, JobError> {
+    pub(super) async fn all(mut self) -> Result<Vec<Told>, Error> {
         let mut tokens: Vec<Vec<_>> = self.jobs.iter().map(|_| Vec::new()).collect();
         let mut done: Vec<Option<Told>> = self.jobs.iter().map(|_| None).collect();
         while let Some(news) = self.next().await {
-            match news? {
+            match news.map_err(|error| self.error(error))? {
                 (index, News::Token(token, logprobs)) => tokens[index].push((token, logprobs)),
                 (index, News::Done(completion)) => {
                     done[index] = Some(Told { tokens: std::mem::take(&mut tokens[index]), completion });
                 }
             }
         }
-        done.into_iter().collect::<Option<Vec<_>>>().ok_or(JobError::Cancelled)
+        done.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| self.error(JobError::Cancelled))
     }
 }
 

@@ -1,10 +1,19 @@
-//! Errors in OpenAI's shape: a status that clients know how to deal with, and the mesh's own code.
+//! Errors in OpenAI's shape: a status that clients know how to deal with, the mesh's own code, and which parameter is
+//! wrong where one is.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::JobError;
+use protocol::{JobError, JobId};
 use serde_json::{Value, json};
+
+use super::reply::REQUEST_ID;
+
+/// Seconds after which a mesh that had nobody may have somebody.
+const SOON: u64 = 2;
+
+/// Why a response is not there.
+const FORGOTTEN: &str = "responses are kept in memory, for a day at most and while there is room";
 
 /// An error in OpenAI's shape.
 #[derive(Debug)]
@@ -12,33 +21,115 @@ pub struct Error {
     status: StatusCode,
     code: String,
     message: String,
+    /// Which parameter is wrong.
+    param: Option<String>,
     /// Seconds after which to come back.
     retry_after: Option<u64>,
+    /// The job that failed.
+    job: Option<JobId>,
 }
 
 impl Error {
     /// For paths that are not there.
     pub fn unknown_path() -> Self {
-        let message = "no such path; this peer serves /v1/models, /v1/chat/completions and /v1/completions";
-        Self::new(StatusCode::NOT_FOUND, "not_found", message.to_owned())
+        let message = "no such path; this peer serves /v1/models, /v1/chat/completions, /v1/completions, \
+                       /v1/embeddings, /v1/responses, /tokenize, /detokenize, /tokenizer_info and /health";
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(super) fn wrong_method() -> Self {
+        let message = "this path does not know that method; see the header `allow`";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    pub(super) fn not_json() -> Self {
+        let message = "the body must be JSON, and the header `content-type` application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
+    /// A body that did not arrive whole.
+    pub(super) fn unread(status: StatusCode, message: String) -> Self {
+        let too_large = status == StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, if too_large { "too_large" } else { "invalid_request" }, message)
     }
 
     pub(super) fn unknown_model(id: &str) -> Self {
         let message = format!("no peer offers the model `{id}`; see /v1/models");
-        Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", message).about("model")
+    }
+
+    pub(super) fn unknown_response(id: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "response_not_found",
+            format!("this peer has no response `{id}`; {FORGOTTEN}"),
+        )
+    }
+
+    pub(super) fn unknown_previous(id: &str) -> Self {
+        let message = format!("this peer has no response `{id}` to go on with; {FORGOTTEN}");
+        Self::new(StatusCode::BAD_REQUEST, "previous_response_not_found", message)
+            .about("previous_response_id")
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message.into())
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
     }
 
-    fn new(status: StatusCode, code: &str, message: String) -> Self {
-        Self { status, code: code.to_owned(), message, retry_after: None }
+    /// What this build does not do.
+    pub(super) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "unsupported", message)
+    }
+
+    fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        let (code, message) = (code.to_owned(), message.into());
+        Self { status, code, message, param: None, retry_after: None, job: None }
+    }
+
+    /// The same with the parameter that it is about.
+    #[must_use]
+    pub(super) fn about(self, param: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), ..self }
+    }
+
+    /// The same with the job that failed.
+    #[must_use]
+    pub(super) fn of(self, job: JobId) -> Self {
+        Self { job: Some(job), ..self }
+    }
+
+    /// The same of a job that asked for a model by name: where nobody could take it, the model is not there.
+    #[must_use]
+    pub(super) fn for_model(self) -> Self {
+        match self.code.as_str() {
+            "nothing_offered" => {
+                let (status, code) = (StatusCode::NOT_FOUND, "model_not_found".to_owned());
+                Self { status, code, retry_after: None, ..self }.about("model")
+            }
+            _ => self,
+        }
+    }
+
+    /// Which parameter is wrong.
+    pub(super) fn param(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(super) fn body(&self) -> Value {
-        let kind = if self.status.is_server_error() { "server_error" } else { "invalid_request_error" };
-        json!({ "error": { "message": self.message, "type": kind, "param": null, "code": self.code } })
+        let kind = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        json!({ "error": { "message": self.message, "type": kind, "param": self.param, "code": self.code } })
     }
 }
 
@@ -47,16 +138,20 @@ impl From<JobError> for Error {
         let status = match error.code() {
             "context_exceeded" | "invalid" | "limit" | "unsupported" => StatusCode::BAD_REQUEST,
             "busy" => StatusCode::TOO_MANY_REQUESTS,
-            "nothing_offered" => StatusCode::NOT_FOUND,
-            "no_taker" | "order" => StatusCode::SERVICE_UNAVAILABLE,
+            "deadline_exceeded" => StatusCode::GATEWAY_TIMEOUT,
+            "no_taker" | "nothing_offered" | "order" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
         };
         let retry_after = match error {
             // The header knows whole seconds only; half of one is not yet.
             JobError::Busy { retry_after_ms } => Some(retry_after_ms.div_ceil(1000)),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(SOON),
+        };
+        let param = match &error {
+            JobError::Invalid { field, .. } => Some(field.to_string()),
             _ => None,
         };
-        Self { retry_after, ..Self::new(status, error.code(), error.to_string()) }
+        Self { param, retry_after, ..Self::new(status, error.code(), error.to_string()) }
     }
 }
 
@@ -65,6 +160,9 @@ impl IntoResponse for Error {
         let mut response = (self.status, Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(job) = self.job.and_then(|job| HeaderValue::try_from(job.to_string()).ok()) {
+            response.headers_mut().insert(REQUEST_ID, job);
         }
         response
     }

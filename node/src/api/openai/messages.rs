@@ -19,16 +19,17 @@ pub(super) struct Message {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Content {
+pub(super) enum Content {
     Parts(Vec<Part>),
     Text(String),
 }
 
 #[derive(Debug, Deserialize)]
-struct Part {
+pub(super) struct Part {
     #[serde(rename = "type")]
     kind: String,
     text: Option<String>,
+    refusal: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,30 +48,52 @@ struct CalledFunction {
 
 impl Message {
     pub(super) fn message(&self) -> Result<ChatMessage, Error> {
-        let role = match self.role.as_str() {
-            "system" | "developer" => Role::System,
-            "user" => Role::User,
-            "assistant" => Role::Assistant,
-            "tool" | "function" => Role::Tool,
-            other => {
-                return Err(Error::invalid(format!(
-                    "`{other}` is no role: system, developer, user, assistant or tool"
-                )));
-            }
-        };
-        let content = match &self.content {
-            None => String::new(),
-            Some(Content::Text(text)) => text.clone(),
-            Some(Content::Parts(parts)) => join(parts)?,
-        };
         let calls = self.tool_calls.iter().flatten().map(IncomingCall::call).collect();
         Ok(ChatMessage {
-            role,
-            content,
+            role: role(&self.role)?,
+            content: self.content.as_ref().map_or_else(|| Ok(String::new()), Content::text)?,
             name: self.name.clone(),
             tool_calls: calls,
             tool_call_id: self.tool_call_id.clone(),
         })
+    }
+}
+
+/// The role that a word names.
+pub(super) fn role(word: &str) -> Result<Role, Error> {
+    match word {
+        "system" | "developer" => Ok(Role::System),
+        "user" => Ok(Role::User),
+        "assistant" => Ok(Role::Assistant),
+        "tool" | "function" => Ok(Role::Tool),
+        other => {
+            let message = format!("`{other}` is no role: system, developer, user, assistant or tool");
+            Err(Error::invalid(message).about("role"))
+        }
+    }
+}
+
+impl Content {
+    pub(super) fn text(&self) -> Result<String, Error> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::Parts(parts) => parts.iter().map(Part::said).collect(),
+        }
+    }
+}
+
+impl Part {
+    fn said(&self) -> Result<String, Error> {
+        match self.kind.as_str() {
+            // A response's words for it, too.
+            "text" | "input_text" | "output_text" => Ok(self.text.clone().unwrap_or_default()),
+            // What was refused is what was said.
+            "refusal" => Ok(self.refusal.clone().unwrap_or_default()),
+            other => {
+                let message = format!("content of type `{other}` is not supported: only text is");
+                Err(Error::unsupported(message).about("content"))
+            }
+        }
     }
 }
 
@@ -79,14 +102,6 @@ impl IncomingCall {
         let CalledFunction { name, arguments } = &self.function;
         ToolCall { id: self.id.clone(), name: name.clone(), arguments: arguments.clone() }
     }
-}
-
-fn join(parts: &[Part]) -> Result<String, Error> {
-    let text = |part: &Part| match part.kind.as_str() {
-        "text" => Ok(part.text.clone().unwrap_or_default()),
-        other => Err(Error::invalid(format!("content of type `{other}` is not supported: only text is"))),
-    };
-    parts.iter().map(text).collect()
 }
 
 /// One tool.
@@ -98,24 +113,31 @@ pub(super) struct Tool {
 }
 
 #[derive(Debug, Deserialize)]
-struct Function {
-    name: String,
-    description: Option<String>,
-    parameters: Option<Box<RawValue>>,
+pub(super) struct Function {
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) parameters: Option<Box<RawValue>>,
 }
 
 impl Tool {
     pub(super) fn offer(&self) -> Result<ToolOffer, Error> {
         match (self.kind.as_str(), &self.function) {
-            ("function", Some(Function { name, description, parameters })) => Ok(ToolOffer {
-                name: name.clone(),
-                description: description.clone().unwrap_or_default(),
-                parameters: parameters.clone(),
-            }),
-            ("function", None) => Err(Error::invalid("a tool lacks its function")),
+            ("function", Some(function)) => Ok(function.offer()),
+            ("function", None) => Err(Error::invalid("a tool lacks its function").about("tools")),
             (other, _) => {
-                Err(Error::invalid(format!("a tool of type `{other}` is not supported: only functions are")))
+                let message = format!("a tool of type `{other}` is not supported: only functions are");
+                Err(Error::unsupported(message).about("tools"))
             }
+        }
+    }
+}
+
+impl Function {
+    pub(super) fn offer(&self) -> ToolOffer {
+        ToolOffer {
+            name: self.name.clone(),
+            description: self.description.clone().unwrap_or_default(),
+            parameters: self.parameters.clone(),
         }
     }
 }
@@ -124,7 +146,11 @@ impl Tool {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Calling {
-    Named { function: NamedFunction },
+    Named {
+        function: NamedFunction,
+    },
+    /// As a response has it.
+    Flat(NamedFunction),
     Word(String),
 }
 
@@ -136,14 +162,16 @@ pub(super) struct NamedFunction {
 impl Calling {
     pub(super) fn choice(&self) -> Result<ToolChoice, Error> {
         match self {
-            Self::Named { function } => Ok(ToolChoice::Named(function.name.clone())),
+            Self::Named { function } | Self::Flat(function) => Ok(ToolChoice::Named(function.name.clone())),
             Self::Word(word) => match word.as_str() {
                 "auto" => Ok(ToolChoice::Auto),
                 "none" => Ok(ToolChoice::None),
                 "required" => Ok(ToolChoice::Required),
-                other => Err(Error::invalid(format!(
-                    "`{other}` is no tool_choice: none, auto, required or a function by name"
-                ))),
+                other => {
+                    let message =
+                        format!("`{other}` is no tool_choice: none, auto, required or a function by name");
+                    Err(Error::invalid(message).about("tool_choice"))
+                }
             },
         }
     }
@@ -155,6 +183,8 @@ pub(super) struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
     json_schema: Option<JsonSchema>,
+    /// As a response has it.
+    schema: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,13 +206,15 @@ impl ResponseFormat {
                     .map_err(|error| Error::invalid(error.to_string()))
             }
             "json_schema" => {
-                let schema = self.json_schema.as_ref().and_then(|format| format.schema.clone());
-                let missing = || Error::invalid("response_format lacks json_schema.schema");
+                let nested = self.json_schema.as_ref().and_then(|format| format.schema.clone());
+                let schema = nested.or_else(|| self.schema.clone());
+                let missing = || Error::invalid("the format lacks its schema").about("response_format");
                 schema.map(|schema| Some(Form::JsonSchema(schema))).ok_or_else(missing)
             }
-            other => Err(Error::invalid(format!(
-                "`{other}` is no response_format: text, json_object or json_schema"
-            ))),
+            other => {
+                let message = format!("`{other}` is no response_format: text, json_object or json_schema");
+                Err(Error::invalid(message).about("response_format"))
+            }
         }
     }
 }

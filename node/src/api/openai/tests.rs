@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::likely::Likely;
 use super::messages::{Calling, Message, ResponseFormat, Tool};
-use super::{Error, likely};
+use super::{Error, body, chat, completions, embeddings, likely, responses, tokens};
 
 fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     // As text, because a schema stays the text that it was.
@@ -21,6 +21,9 @@ fn who_is_busy_says_when_to_come_back() {
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
     }
+    let nobody = Error::from(JobError::NoTaker { asked: 1 }).into_response();
+    assert_eq!(nobody.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(nobody.headers().contains_key(header::RETRY_AFTER));
     let response = Error::from(JobError::Engine).into_response();
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert!(!response.headers().contains_key(header::RETRY_AFTER));
@@ -101,4 +104,53 @@ fn a_completion_tells_it_in_parallel_lists() {
         "text_offset": [2, 4],
     });
     assert_eq!(lists.value(), expected);
+}
+
+proptest::proptest! {
+    /// Whatever a client sends is read or refused, and nothing of it is believed before that.
+    #[test]
+    fn no_body_makes_a_parser_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+        every_parser(&bytes);
+    }
+
+    /// The same for what almost is a request.
+    #[test]
+    fn no_document_makes_a_parser_panic(document in document()) {
+        every_parser(document.to_string().as_bytes());
+    }
+}
+
+/// Requests with some of their fields, each of any kind.
+fn document() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z_]{0,8}".prop_map(Value::from),
+        Just(json!([[1, 2]])),
+        Just(json!([{ "role": "user", "content": [{ "type": "text", "text": "x" }] }])),
+        Just(json!([{ "type": "function_call_output", "call_id": "c", "output": "x" }])),
+        Just(json!([{ "type": "function", "function": { "name": "f", "parameters": {} } }])),
+        Just(json!({ "type": "json_schema", "json_schema": { "schema": {} } })),
+        Just(json!({ "capability": "code", "max_price": -1 })),
+    ];
+    let fields =
+        ["model", "messages", "input", "prompt", "tools", "tool_choice", "stop", "n", "stream", "llamesh"];
+    let more =
+        ["response_format", "text", "encoding_format", "dimensions", "max_tokens", "temperature", "tokens"];
+    let names: Vec<_> = fields.into_iter().chain(more).map(str::to_owned).collect();
+    proptest::collection::btree_map(proptest::sample::select(names), leaf, 0..8)
+        .prop_map(|fields| Value::Object(fields.into_iter().collect()))
+}
+
+fn every_parser(bytes: &[u8]) {
+    let _ = body::parse::<chat::ChatRequest>(bytes).map(|request| request.turn().is_ok());
+    let _ = body::parse::<completions::CompletionRequest>(bytes);
+    let _ = body::parse::<embeddings::EmbeddingRequest>(bytes);
+    let _ = body::parse::<responses::ResponseRequest>(bytes);
+    let _ = body::parse::<tokens::TokenizeRequest>(bytes);
+    let _ = body::parse::<tokens::DetokenizeRequest>(bytes);
+    let own = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+    let _ = super::Options::read(&axum::http::HeaderMap::new(), own["llamesh"].as_object());
 }
