@@ -183,7 +183,7 @@ fn broken(api: &str, run: usize) -> Option<String> {
         "model": "smollm2", "seed": run, "temperature": 1.0, "max_tokens": 96,
         "messages": [{ "role": "user", "content": format!("What is the weather in {city}?") }],
     });
-    let is_call = run % 2 == 0;
+    let is_call = run.is_multiple_of(2);
     if is_call {
         let function =
             json!({ "name": "get_weather", "description": "The weather of a city", "parameters": schema });
