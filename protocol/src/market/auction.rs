@@ -118,8 +118,10 @@ const QUOTES: usize = 3;
 const MAX_BIDS: usize = 64;
 /// How long a losing bid may be fallen back on, in milliseconds from its arrival: a little less than a usual lease.
 const STANDS: u64 = 4_000;
-/// Rounds of discovery per job before giving up.
+/// Rounds of discovery per job before giving up,
 const MAX_ROUNDS: u32 = 3;
+/// and while there is part of an answer whose provider was lost.
+const MAX_ROUNDS_FOR_THE_LOST: u32 = 6;
 
 /// All auctions of this peer.
 #[derive(Debug)]
@@ -326,7 +328,7 @@ impl Auctions {
         match auction.spec.provider {
             Some(provider) if auction.rounds == 1 => self.solicit(now, job, vec![provider]),
             Some(_) => self.give_up(now, job),
-            None if auction.rounds > MAX_ROUNDS => self.give_up(now, job),
+            None if auction.rounds > auction.most_rounds() => self.give_up(now, job),
             None => {
                 auction.stage = Stage::Discovering { until: now.after(self.config.discovery) };
                 self.outputs.push_back(Output::Discover { job, sample: false });
@@ -372,7 +374,9 @@ impl Auctions {
         let Some(auction) = self.auctions.get_mut(&job) else { return };
         let silent = std::mem::take(&mut auction.silent);
         if at_the_end {
-            auction.excluded.extend(&silent);
+            // Who is silent while an answer waits to be gone on with may only be busy, and is asked again.
+            let for_good = !auction.may_find_the_lost();
+            auction.excluded.extend(silent.iter().filter(|_| for_good));
             let unreachable = |peer| Output::Observe { peer, evidence: Evidence::Unreachable };
             self.outputs.extend(silent.into_iter().map(unreachable));
         }

@@ -238,14 +238,14 @@ fn only_the_same_model_on_the_same_engine_goes_on() {
 
 #[test]
 fn the_only_provider_may_come_back_and_go_on() {
-    for (away, comes_back) in [(500, true), (1_500, false)] {
+    for (away, comes_back) in [(500, true), (3_500, true), (5_000, false)] {
         let mut world = begun(2, spec());
         write(&mut world, 2, 3);
         world.unplug(peer(2));
         assert!(world.outcome(job_id(1)).is_none(), "it may only have been slow");
         world.elapse(away);
         world.plug_in(peer(2));
-        world.elapse(600);
+        world.elapse(1_000);
         assert_eq!(world.started(job_id(1)).len(), if comes_back { 2 } else { 1 });
         assert_eq!(world.outcome(job_id(1)).is_none(), comes_back);
     }

@@ -14,7 +14,7 @@ use crate::{
 
 use super::super::award::{self, Candidate, Load};
 use super::super::collecting::Collecting;
-use super::{Config, MAX_BIDS, MAX_ROUNDS, QUOTES};
+use super::{Config, MAX_BIDS, MAX_ROUNDS, MAX_ROUNDS_FOR_THE_LOST, QUOTES};
 
 /// An auction is worth its time where more could do the job than are asked at once,
 const FEW: usize = QUOTES;
@@ -161,8 +161,17 @@ impl Auction {
 
     /// Whether somebody was lost in the middle of the answer who may be there again: a search in vain is then repeated.
     pub(super) fn may_find_the_lost(&self) -> bool {
+        self.is_lost() && self.rounds < self.most_rounds()
+    }
+
+    /// How often somebody is looked for.
+    pub(super) fn most_rounds(&self) -> u32 {
+        if self.is_lost() { MAX_ROUNDS_FOR_THE_LOST } else { MAX_ROUNDS }
+    }
+
+    fn is_lost(&self) -> bool {
         let lost = self.engine.is_some() && self.refusal == Some(JobError::ProviderLost);
-        lost && self.spec.provider.is_none() && self.rounds < MAX_ROUNDS
+        lost && self.spec.provider.is_none()
     }
 
     /// Whether this agent could go on with what is there of the answer.
