@@ -51,10 +51,7 @@ fn churn_moves_jobs_and_loses_no_money() {
 #[test]
 fn a_partition_heals() {
     let reports = run(PARTITION);
-    assert!(
-        reports.iter().any(|report| report.failed.contains_key("provider_lost")),
-        "the long cut broke streams"
-    );
+    assert!(reports.iter().any(|report| report.moved > 0), "the long cut broke streams");
 }
 
 #[test]
