@@ -8,6 +8,8 @@
 //! Floating-point sums of stock kernels differ from machine to machine in their last digits. So a vector that is
 //! computed again can be *consistent* with one that was delivered, never exact.
 
+pub mod pooled;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Read;

@@ -19,7 +19,7 @@
 //! | `lanes`, `kernel` | operations on sixteen lanes, for three classes of processors; which is chosen |
 //! | `pool`, `matrix` | threads that compute together; rows that they write |
 //! | `activations`, `format`, `linear` | numbers as bytes with scales; packed weights; their products |
-//! | `float`, `cache`, `attention` | everything between linear layers |
+//! | `float`, `rotation`, `cache`, `attention` | everything between linear layers |
 //! | `architecture`, `weights`, `layers` | families of models, a file's tensors, what they are for |
 //! | `transformer` | the whole, over rows of any sequences |
 
@@ -35,6 +35,7 @@ mod layers;
 mod linear;
 mod matrix;
 mod pool;
+mod rotation;
 mod transformer;
 mod weights;
 

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::candle_engine::{self, CandleModel};
 use crate::chat::ChatTemplate;
 use crate::constraint::{Constraint, ConstraintError, Guide, Guides};
+use crate::embedding::pooled::Pooling;
 use crate::engine::Engine;
 use crate::exact::{self, Dimensions, ExactModel, Kernel, Unfit};
 use crate::gguf::{self, LoadError};
@@ -56,6 +57,8 @@ pub struct Description {
     pub vocabulary: Arc<Vocabulary>,
     /// Its chat template.
     pub template: ChatTemplate,
+    /// How it makes vectors.
+    pub pooling: Pooling,
     /// Its vocabulary as constraints need it; made when the first one comes.
     guides: OnceLock<Guides>,
 }
@@ -181,6 +184,7 @@ struct Described {
     card: ModelCard,
     vocabulary: Arc<Vocabulary>,
     template: Option<String>,
+    pooling: Pooling,
 }
 
 impl Described {
@@ -215,7 +219,8 @@ impl Described {
             quantisation: quantisation(content),
         };
         let template = text(content, "tokenizer.chat_template").map(str::to_owned);
-        Ok(Self { card, vocabulary: Arc::new(vocabulary), template })
+        let pooling = Pooling::of(content, &card.architecture);
+        Ok(Self { card, vocabulary: Arc::new(vocabulary), template, pooling })
     }
 
     fn describe(&self, context: usize) -> Result<Description, LoadError> {
@@ -225,6 +230,7 @@ impl Described {
             card: ModelCard { context, ..self.card.clone() },
             template: template.map_err(broken)?,
             vocabulary,
+            pooling: self.pooling,
             guides: OnceLock::new(),
         })
     }

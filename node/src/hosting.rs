@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use inference::exact::PROFILE;
 use protocol::{AgentOffer, Capability, JobError, JobKind, Price, Profile};
 
 use self::library::{Hosted, LeaseError, Library};
@@ -163,17 +164,27 @@ impl<'a> Host<'a> {
             }
             Backend::Model(selector) => {
                 let hosted = self.hosted(&selector).await?;
-                match hosted.volume().form() {
-                    Form::Folder if system.is_some() => {
+                let form = hosted.volume().form();
+                let makes_vectors = form == Form::Folder
+                    || capability.as_ref().is_some_and(|capability| kind_of(capability) == JobKind::Embed);
+                match makes_vectors {
+                    true if system.is_some() => {
                         let what =
                             format!("`{selector}` makes vectors, which need no system prompt: leave it out");
                         return Err(Failure::new(Class::Usage, what).into());
                     }
-                    Form::Folder => {
+                    true if form == Form::Gguf && hosted.volume().offer().engine != PROFILE => {
+                        let what = format!(
+                            "`{selector}` makes no vectors: only the exact engine tells a model's states"
+                        );
+                        let next = "and it does not take this file; choose an embedder, like minilm";
+                        return Err(Failure::new(Class::Model, format!("{what}, {next}")).into());
+                    }
+                    true => {
                         let capability = capability.unwrap_or_else(Capability::text_embedding);
                         Arc::new(EmbedderAgent::new(hosted, capability, price).named(name))
                     }
-                    Form::Gguf => {
+                    false => {
                         let capability = capability.unwrap_or_else(Capability::text_generation);
                         let agent = ModelAgent::new(hosted, capability, price).named(name);
                         Arc::new(agent.with_system(system).with_public_system(public_system))

@@ -54,6 +54,23 @@ fn a_text_becomes_a_vector_whose_receipt_replays() {
     requester.submit(&["x", "--capability", "text.embedding", "--system", "y"]).refused(3, &["one text"]);
 }
 
+/// What only exact inference can do: prove a vector.
+#[test]
+fn a_language_model_s_vector_replays_exactly() {
+    let home = Home::new();
+    let model = tiny(&home);
+    let provider = home.up(&["--model", &model, "--capability", "text.embedding.english"]);
+    let requester = Peer::join(&provider, &["--model", "-"]);
+    let outcome = requester.submit(&["an otter", "--capability", "text.embedding"]);
+    let done = outcome.done();
+    let vector: Vec<f64> = serde_json::from_str(&text(&done["text"])).unwrap();
+    assert!((vector.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-5, "{vector:?}");
+    let file = text(&done["receipt_file"]);
+    let verdict = requester.run(&["verify", "--replay", "--model", &model, &file]).document();
+    assert_eq!((&verdict["verdict"], &verdict["of"]), (&json!("exact"), &json!(vector.len())), "{verdict}");
+    provider.submit(&["an otter"]).refused(4, &["text.embedding"]);
+}
+
 #[test]
 fn openai_s_clients_get_the_same_vectors() {
     let home = Home::new();
@@ -114,11 +131,10 @@ fn several_agents_of_the_file_may_share_a_peer() {
 #[test]
 fn an_embedder_that_does_not_fit_is_refused_at_the_start() {
     let home = Home::new();
-    let (embedder, model) = (tiny_embedder(&home), tiny(&home));
+    let embedder = tiny_embedder(&home);
     let up =
         |args: &[&str]| home.run(&[&["up", "--listen", ANYWHERE, "--api", "127.0.0.1:0"], args].concat());
     up(&["--model", &embedder, "--capability", "text.generation"]).refused(2, &["text.embedding"]);
-    up(&["--model", &model, "--capability", "text.embedding.english"]).refused(2, &["text.embedding"]);
     up(&["--engine", "echo", "--capability", "text.embedding"]).refused(2, &["text.embedding"]);
     home.run(&["demo", "--model", &embedder]).refused(10, &["makes vectors"]);
 

@@ -8,7 +8,7 @@
     reason = "a bench tells its numbers, or why there are none"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ const ROUNDS: u64 = 200;
 /// A requester and a provider, joined by nothing but a queue.
 struct Pair {
     peers: [Peer; 2],
-    queue: Vec<(usize, Event)>,
+    queue: VecDeque<(usize, Event)>,
     found: Vec<Verified<Profile>>,
     now: Timestamp,
     done: u64,
@@ -121,14 +121,14 @@ impl Pair {
         let peers = [1, 2].map(|seed| Peer::new(Config::default(), Network::default(), key(seed)));
         let mut pair = Self {
             peers,
-            queue: Vec::new(),
+            queue: VecDeque::new(),
             found: Vec::new(),
             now: START,
             done: 0,
             recorded: 0,
             seen: Statements::default(),
         };
-        pair.queue.push((1, Event::Command(Command::Offer(vec![offer(1000)]))));
+        pair.queue.push_back((1, Event::Command(Command::Offer(vec![offer(1000)]))));
         pair.settle();
         // It is fresh for as long as all the measurements take in virtual time.
         pair.found = vec![pair.peers[1].profile(START)];
@@ -152,11 +152,9 @@ impl Pair {
     }
 
     fn settle(&mut self) {
-        while !self.queue.is_empty() {
-            for (to, event) in std::mem::take(&mut self.queue) {
-                self.peers[to].handle(self.now, event);
-                self.drain(to);
-            }
+        while let Some((to, event)) = self.queue.pop_front() {
+            self.peers[to].handle(self.now, event);
+            self.drain(to);
         }
     }
 
@@ -172,7 +170,7 @@ impl Pair {
             Output::Announce { announcement, .. } => Event::Announced { from, announcement },
             Output::Discover { query, .. } => {
                 let profiles = self.found.clone();
-                return self.queue.push((at, Event::Discovered { query, profiles }));
+                return self.queue.push_back((at, Event::Discovered { query, profiles }));
             }
             Output::Frame { side, frame, .. } => {
                 self.see(&frame);
@@ -195,7 +193,7 @@ impl Pair {
             Output::Record(_) => return self.recorded += 1,
             _ => return,
         };
-        self.queue.push((other, event));
+        self.queue.push_back((other, event));
     }
 
     fn see(&mut self, frame: &Frame) {

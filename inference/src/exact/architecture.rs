@@ -7,6 +7,7 @@
 use candle_core::quantized::gguf_file::{Content, Value};
 
 use super::float::Gate;
+use super::rotation::{Scaling, Yarn};
 use crate::gguf::LoadError;
 
 /// What a family does its own way.
@@ -59,8 +60,8 @@ pub(crate) struct Dimensions {
     pub(super) epsilon: f32,
     /// Base of the rotations' frequencies.
     pub(super) base: f64,
-    /// What positions are divided by.
-    pub(super) stretch: f64,
+    /// How positions beyond those of training are read.
+    pub(super) scaling: Scaling,
     /// How many positions a local layer sees.
     pub(super) window: usize,
     /// Longest sequence.
@@ -89,7 +90,7 @@ impl Dimensions {
             head_width: header.count_or("attention.key_length", MAX_HEAD, width / heads)?,
             epsilon: header.number("attention.layer_norm_rms_epsilon", 1e-5) as f32,
             base: header.number("rope.freq_base", 10_000.0),
-            stretch: header.stretch(),
+            scaling: header.scaling()?,
             window: match family.local_layers {
                 0 => MAX_CONTEXT,
                 _ => header.count("attention.sliding_window", u32::MAX as usize)?.min(MAX_CONTEXT),
@@ -117,7 +118,8 @@ impl Dimensions {
         let scaling = header.get("rope.scaling.type").and_then(|value| value.to_string().ok());
         Ok(if header.get("expert_count").is_some_and(|count| count.to_u32().is_ok_and(|n| n > 0)) {
             Some("experts".to_owned())
-        } else if let Some(kind) = scaling.filter(|kind| !["none", "linear"].contains(&kind.as_str())) {
+        } else if let Some(kind) = scaling.filter(|kind| !["none", "linear", "yarn"].contains(&kind.as_str()))
+        {
             Some(format!("positions scaled by `{kind}`"))
         } else if !self.width.is_multiple_of(32) || !self.hidden.is_multiple_of(32) {
             Some(format!("{} and {} channels, no multiples of 32", self.width, self.hidden))
@@ -169,11 +171,24 @@ impl<'a> Header<'a> {
         value.filter(|value| value.is_finite() && *value > 0.0).map_or(default, f64::from)
     }
 
-    fn stretch(&self) -> f64 {
-        match self.get("rope.scaling.type").and_then(|value| value.to_string().ok()) {
-            Some(kind) if kind == "linear" => self.number("rope.scaling.factor", 1.0),
-            _ => self.number("rope.scale_linear", 1.0),
-        }
+    fn scaling(&self) -> Result<Scaling, LoadError> {
+        let kind = self.get("rope.scaling.type").and_then(|value| value.to_string().ok());
+        let number = |key: &str, default| self.number(&format!("rope.scaling.{key}"), default);
+        Ok(match kind.map(String::as_str) {
+            Some("linear") => Scaling::Linear(number("factor", 1.0)),
+            Some("yarn") => {
+                let most = u32::MAX as usize;
+                let context = self.count("context_length", most)?;
+                Scaling::Yarn(Yarn {
+                    factor: number("factor", 1.0),
+                    original: self.count_or("rope.scaling.original_context_length", most, context)? as f64,
+                    fast: number("yarn_beta_fast", 32.0),
+                    slow: number("yarn_beta_slow", 1.0),
+                    attention: number("attn_factor", 1.0),
+                })
+            }
+            _ => Scaling::Linear(self.number("rope.scale_linear", 1.0)),
+        })
     }
 }
 
@@ -200,3 +215,52 @@ const MAX_CACHED: usize = 1 << 21;
 const MAX_LAYERS: usize = 1 << 10;
 /// Longer sequences are no use on machines that this engine is for.
 const MAX_CONTEXT: usize = 1 << 17;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use candle_core::quantized::gguf_file;
+
+    use super::*;
+
+    /// A small Llama's numbers with some more.
+    fn dimensions(more: &[(&str, Value)]) -> Result<Dimensions, Unfit> {
+        let text = |text: &str| Value::String(text.to_owned());
+        let mut all = vec![
+            ("general.architecture", text("llama")),
+            ("llama.block_count", Value::U32(2)),
+            ("llama.context_length", Value::U32(1024)),
+            ("llama.embedding_length", Value::U32(64)),
+            ("llama.feed_forward_length", Value::U32(128)),
+            ("llama.attention.head_count", Value::U32(2)),
+        ];
+        all.extend(more.iter().cloned());
+        let all: Vec<_> = all.iter().map(|(key, value)| (*key, value)).collect();
+        let mut file = Cursor::new(Vec::new());
+        gguf_file::write(&mut file, &all, &[]).unwrap();
+        file.set_position(0);
+        Dimensions::of(&Content::read(&mut file).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn files_say_how_positions_are_scaled() {
+        let kind = |kind: &str| ("llama.rope.scaling.type", Value::String(kind.to_owned()));
+        let factor = ("llama.rope.scaling.factor", Value::F32(4.0));
+        let original = ("llama.rope.scaling.original_context_length", Value::U32(256));
+        let yarn = Yarn { factor: 4.0, original: 256.0, fast: 32.0, slow: 1.0, attention: 1.0 };
+        for (more, scaling) in [
+            (vec![], Scaling::Linear(1.0)),
+            (vec![kind("none"), factor.clone()], Scaling::Linear(1.0)),
+            (vec![kind("linear"), factor.clone()], Scaling::Linear(4.0)),
+            (vec![kind("yarn"), factor.clone(), original], Scaling::Yarn(yarn)),
+            (vec![kind("yarn"), factor], Scaling::Yarn(Yarn { original: 1024.0, ..yarn })),
+        ] {
+            assert_eq!(dimensions(&more).unwrap().scaling, scaling, "{more:?}");
+        }
+        assert_eq!(
+            dimensions(&[kind("longrope")]).unwrap_err(),
+            Unfit("positions scaled by `longrope`".to_owned())
+        );
+    }
+}

@@ -8,7 +8,6 @@ use super::architecture::{Dimensions, Unfit};
 use super::linear::{Kind, Linear};
 use super::weights::{Tensors, Wanted, unpaired};
 use crate::gguf::LoadError;
-use crate::math;
 
 /// The weights of one layer.
 pub(super) struct Layer {
@@ -36,29 +35,6 @@ pub(super) struct Projection {
     pub(super) bias: Option<Vec<f32>>,
     /// Of each head.
     pub(super) norm: Option<Vec<f32>>,
-}
-
-/// Frequencies of rotations, in radians per position.
-pub(super) struct Rotation(Vec<f64>);
-
-impl Rotation {
-    pub(super) fn new(base: f64, stretch: f64, width: usize, factors: Option<&[f32]>) -> Self {
-        let log = math::ln(base);
-        let frequency = |pair: usize| {
-            let frequency = math::exp(-log * (2 * pair) as f64 / width as f64) / stretch;
-            frequency / factors.map_or(1.0, |factors| f64::from(factors[pair]))
-        };
-        Self((0..width / 2).map(frequency).collect())
-    }
-
-    /// Cosines, then sines, of a position's angles.
-    pub(super) fn angles(&self, position: usize, to: &mut [f32]) {
-        let (cosines, sines) = to.split_at_mut(self.0.len());
-        for ((frequency, cosine), sine) in self.0.iter().zip(cosines).zip(sines) {
-            let (s, c) = math::sin_cos(frequency * position as f64);
-            (*cosine, *sine) = (c as f32, s as f32);
-        }
-    }
 }
 
 impl Layer {

@@ -10,12 +10,11 @@ use super::cache::{Cache, Shape};
 use super::float::{self, Gate};
 use super::kernel::{Kernel, Routine};
 use super::lanes::{LANES, Lanes};
-use super::layers::{
-    EMBEDDINGS, LOCAL_BASE, Layer, OUTPUT, Packed, Projection, ROTATION_FACTORS, Rotation, wanted,
-};
+use super::layers::{EMBEDDINGS, LOCAL_BASE, Layer, OUTPUT, Packed, Projection, ROTATION_FACTORS, wanted};
 use super::linear::{Input, Linear, multiply};
 use super::matrix::Matrix;
 use super::pool::Pool;
+use super::rotation::{Rotation, Scaling};
 use super::weights::Tensors;
 use crate::gguf::LoadError;
 
@@ -71,15 +70,15 @@ impl Transformer {
         let half = dimensions.head_width / 2;
         let factors =
             tensors.has(ROTATION_FACTORS).then(|| tensors.vector(ROTATION_FACTORS, half)).transpose()?;
-        let Dimensions { base, stretch, head_width, .. } = dimensions;
+        let Dimensions { base, scaling, head_width, .. } = dimensions;
         Ok(Self {
             embeddings: packed.take(EMBEDDINGS)?,
             layers,
             norm: tensors.vector("output_norm.weight", dimensions.width)?,
             output: output.then(|| packed.take(OUTPUT)).transpose()?,
             rotations: [
-                Rotation::new(base, stretch, head_width, factors.as_deref()),
-                Rotation::new(LOCAL_BASE, 1.0, head_width, None),
+                Rotation::new(base, scaling, head_width, factors.as_deref()),
+                Rotation::new(LOCAL_BASE, Scaling::Linear(1.0), head_width, None),
             ],
             dimensions,
         })

@@ -1,12 +1,15 @@
 //! The agent behind an embedder on this machine: a text or its token ids in, its vector out.
 //!
+//! The embedder is a model made for it, or a language model whose states are pooled: a [`Source`] is either.
+//!
 //! The answer is the vector as a JSON array, in pieces without token ids (SPEC §8.7). What was read is bound by the
 //! prompt's digest, so a replay knows that both read the same tokens, and the vector itself is compared number by number.
 
 use std::sync::Arc;
 
-use inference::Embedder;
-use inference::embedding::{EmbedError, Embedding};
+use crypto::Digest;
+use inference::embedding::{EmbedError, Embedding, pooled};
+use inference::{Embedder, Engine};
 use protocol::error::Feature;
 use protocol::profile::LatencyClass;
 use protocol::receipt::{Rendering, prompt_digest};
@@ -55,8 +58,8 @@ impl EmbedderAgent {
         let embedded = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             match lease.resident() {
-                Resident::Embedder(embedder) => embed(embedder, &job.input),
-                Resident::Language(_) => Err(JobError::Engine),
+                Resident::Embedder(embedder) => Source::Encoder(embedder).embed(&job.input),
+                Resident::Language(worker) => Source::Language(worker.engine().as_ref()).embed(&job.input),
             }
         });
         let embedding = embedded.await.map_err(|_| JobError::Engine)??;
@@ -90,20 +93,57 @@ impl Agent for EmbedderAgent {
     }
 }
 
-/// The vector of an input. A replay uses the same, so that both read the same.
-///
-/// # Errors
-/// [`JobError`].
-pub fn embed(embedder: &Embedder, input: &Input) -> Result<Embedding, JobError> {
-    let embedded = match input {
-        Input::Text(text) => embedder.embed(&[text]).map(|mut all| all.pop()),
-        Input::Tokens(ids) => embedder.embed_ids(ids).map(Some),
-        Input::Chat(_) | Input::Json(_) => return Err(JobError::Unsupported { feature: Feature::Input }),
-    };
-    match embedded {
-        Ok(embedding) => embedding.ok_or(JobError::Engine),
-        Err(error @ EmbedError::Ids { .. }) => Err(JobError::invalid("input", &error.to_string())),
-        Err(_) => Err(JobError::Engine),
+/// Where vectors come from. A replay uses the same, so that both read the same.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// A model made for it.
+    Encoder(&'a Embedder),
+    /// A model that generates.
+    Language(&'a dyn Engine),
+}
+
+impl Source<'_> {
+    /// The model.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Encoder(embedder) => embedder.card().digest,
+            Self::Language(engine) => engine.card().digest,
+        }
+    }
+
+    /// The id of its numerics.
+    pub fn profile(&self) -> &str {
+        match self {
+            Self::Encoder(embedder) => embedder.profile(),
+            Self::Language(engine) => engine.profile(),
+        }
+    }
+
+    /// Whether a vector has the same bits wherever it is computed on this profile.
+    pub fn is_exact(&self) -> bool {
+        matches!(self, Self::Language(engine) if engine.is_exact())
+    }
+
+    /// The vector of an input.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn embed(&self, input: &Input) -> Result<Embedding, JobError> {
+        let embedded = match (self, input) {
+            (Self::Encoder(embedder), Input::Text(text)) => {
+                embedder.embed(&[text]).and_then(|mut all| all.pop().ok_or(EmbedError::NoDirection))
+            }
+            (Self::Encoder(embedder), Input::Tokens(ids)) => embedder.embed_ids(ids),
+            (Self::Language(engine), Input::Text(text)) => pooled::embed(*engine, text),
+            (Self::Language(engine), Input::Tokens(ids)) => pooled::embed_ids(*engine, ids.clone()),
+            (_, Input::Chat(_) | Input::Json(_)) => {
+                return Err(JobError::Unsupported { feature: Feature::Input });
+            }
+        };
+        embedded.map_err(|error| match error {
+            EmbedError::Ids { .. } => JobError::invalid("input", &error.to_string()),
+            _ => JobError::Engine,
+        })
     }
 }
 

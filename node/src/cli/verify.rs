@@ -6,8 +6,10 @@ use std::sync::Arc;
 use clap::Args;
 use crypto::Digest;
 use inference::{Embedder, Engine, LoadError};
+use protocol::JobKind;
 
 use super::{Common, print, receipts};
+use crate::agents::embedder::Source;
 use crate::agents::model;
 use crate::failure::{Class, Failure};
 use crate::models::{Bar, Models, Progress};
@@ -87,9 +89,12 @@ async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
         let bad = |error: LoadError| Failure::of_load(&path, &error);
         if path.is_dir() {
             let embedder = Embedder::load(&path).map_err(bad)?;
-            return Ok(verification::embedding::replay(&file, &embedder));
+            return Ok(verification::embedding::replay(&file, Source::Encoder(&embedder)));
         }
         let engine: Arc<dyn Engine> = model::load(&path, None).map_err(bad)?;
+        if file.receipt.value().kind == JobKind::Embed {
+            return Ok(verification::embedding::replay(&file, Source::Language(engine.as_ref())));
+        }
         let bar = Bar::new();
         let mut last = None;
         let verdict = verification::replay(&file, &engine, |done, of| {

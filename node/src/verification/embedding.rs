@@ -1,16 +1,16 @@
 //! Was this the vector? A receipt of an embedder, computed again.
 //!
 //! Two honest machines agree on a vector but for its last digits, so the verdict is by the largest difference between
-//! two numbers: `consistent` up to 0.001, else `refuted`. It is never `exact`, not even where every number is
-//! equal: that would promise what another machine cannot keep. The form of the answer is checked, too, so that no
-//! padding can be put on the bill.
+//! two numbers: `consistent` up to 0.001, else `refuted`. It is not `exact` where every number is equal: that would promise
+//! what another machine cannot keep. Only between two exact engines of one profile every bit has to be the same, and the
+//! verdict is `exact` or `refuted`. The form of the answer is checked, too, so that no padding can be put on the bill.
 
-use inference::{Embedder, embedding::Embedding};
+use inference::embedding::Embedding;
 use protocol::receipt::prompt_digest;
 use protocol::{Finish, Input, JobError, Opening, Receipt, Token};
 
 use super::{Verdict, Word, replayable};
-use crate::agents::embedder::{embed, pieces};
+use crate::agents::embedder::{Source, pieces};
 use crate::receipts::ReceiptFile;
 
 /// How far two numbers at one place of two vectors may be apart. Between kernels of single precision a millionth is
@@ -20,24 +20,27 @@ const TOLERANCE: f32 = 1e-3;
 const NUMBER: usize = 16;
 
 /// Computes the vector again.
-pub fn replay(file: &ReceiptFile, embedder: &Embedder) -> Verdict {
+pub fn replay(file: &ReceiptFile, source: Source<'_>) -> Verdict {
     let (receipt, opening, model) = match replayable(file) {
         Ok(parts) => parts,
         Err(verdict) => return verdict,
     };
-    if embedder.card().digest != model {
+    if source.digest() != model {
         return Verdict::new(Word::Unverifiable, format!("the model at hand is not {model}"));
     }
     if !matches!(&opening.input, Input::Text(_) | Input::Tokens(_)) {
         return refuted("an embedder takes texts and token ids only, and the input is neither");
     }
-    let ours = match embed(embedder, &opening.input) {
+    let ours = match source.embed(&opening.input) {
         Ok(embedding) => embedding,
         Err(error @ JobError::Invalid { .. }) => return refuted(&error.to_string()),
         Err(error) => return Verdict::new(Word::Unverifiable, format!("the replay failed: {error}")),
     };
     match checked(receipt, opening, &ours) {
-        Ok(theirs) => compared(receipt, &theirs, (&ours.vector, embedder.profile())),
+        Ok(theirs) if source.is_exact() && receipt.engine.as_deref() == Some(source.profile()) => {
+            equal(&theirs, &read_back(&ours.vector), source.profile())
+        }
+        Ok(theirs) => compared(receipt, &theirs, (&ours.vector, source.profile())),
         Err(why) => refuted(why),
     }
 }
@@ -62,6 +65,30 @@ fn checked(receipt: &Receipt, opening: &Opening, ours: &Embedding) -> Result<Vec
         return Err("the vector has another length than the model's");
     }
     Ok(theirs)
+}
+
+/// A vector as it comes out of the text in which it travels: reading decimals may round, so both are read alike.
+fn read_back(vector: &[f32]) -> Vec<f32> {
+    let text = serde_json::to_string(vector).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Between exact engines there is no rounding to allow for.
+fn equal(theirs: &[f32], ours: &[f32], profile: &str) -> Verdict {
+    let differs = |(theirs, ours): (&f32, &f32)| theirs.to_bits() != ours.to_bits();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let first = theirs.iter().zip(ours).position(differs).map(count);
+    let differ = theirs.iter().zip(ours).filter(|pair| differs(*pair)).count();
+    let (verdict, why) = match first {
+        None => (Word::Exact, format!("every number of the vector was computed again, on {profile}")),
+        Some(at) => (
+            Word::Refuted,
+            format!(
+                "{differ} numbers of the vector differ, the first at {at}; {profile} leaves no room for it"
+            ),
+        ),
+    };
+    Verdict { verdict, agree: count(ours.len() - differ), of: count(ours.len()), first, why }
 }
 
 fn compared(receipt: &Receipt, theirs: &[f32], (ours, profile): (&[f32], &str)) -> Verdict {
@@ -96,6 +123,8 @@ mod tests {
     use protocol::job::Salt;
     use protocol::{Acknowledgement, Capability, Credits, JobId, JobKind, Price, Sampling, Timestamp, Usage};
     use tempfile::TempDir;
+
+    use inference::Embedder;
 
     use super::*;
 
@@ -162,7 +191,7 @@ mod tests {
     #[test]
     fn an_honest_vector_is_consistent_and_never_exact() {
         let (_folder, embedder) = embedder();
-        let verdict = replay(&file(&embedder, |_, _| {}), &embedder);
+        let verdict = replay(&file(&embedder, |_, _| {}), Source::Encoder(&embedder));
         assert_eq!(
             (verdict.verdict, verdict.agree, verdict.of, verdict.first),
             (Word::Consistent, 16, 16, None)
@@ -171,7 +200,7 @@ mod tests {
         let rounded = |_: &mut Receipt, opening: &mut Opening| {
             with_numbers(opening, |numbers| numbers.iter_mut().for_each(|x| *x += 0.9 * TOLERANCE));
         };
-        assert_eq!(replay(&file(&embedder, rounded), &embedder).verdict, Word::Consistent);
+        assert_eq!(replay(&file(&embedder, rounded), Source::Encoder(&embedder)).verdict, Word::Consistent);
     }
 
     #[test]
@@ -179,7 +208,7 @@ mod tests {
         let (_folder, embedder) = embedder();
         let off = |at: usize, by: f32| {
             let bend = move |_: &mut Receipt, opening: &mut Opening| with_numbers(opening, |x| x[at] += by);
-            replay(&file(&embedder, bend), &embedder)
+            replay(&file(&embedder, bend), Source::Encoder(&embedder))
         };
         let verdict = off(5, 2.0 * TOLERANCE);
         assert_eq!((verdict.verdict, verdict.agree, verdict.first), (Word::Refuted, 15, Some(5)));
@@ -187,7 +216,11 @@ mod tests {
         let doubled = |_: &mut Receipt, opening: &mut Opening| {
             with_numbers(opening, |numbers| numbers.iter_mut().for_each(|x| *x *= 2.0));
         };
-        assert_eq!(replay(&file(&embedder, doubled), &embedder).verdict, Word::Refuted, "of cosine 1");
+        assert_eq!(
+            replay(&file(&embedder, doubled), Source::Encoder(&embedder)).verdict,
+            Word::Refuted,
+            "of cosine 1"
+        );
     }
 
     #[test]
@@ -207,7 +240,7 @@ mod tests {
             |receipt, _| receipt.prompt = Some(prompt_digest(&[2, 3])),
         ];
         for (number, bend) in bends.into_iter().enumerate() {
-            let verdict = replay(&file(&embedder, bend), &embedder);
+            let verdict = replay(&file(&embedder, bend), Source::Encoder(&embedder));
             assert_eq!(verdict.verdict, Word::Refuted, "{number}: {}", verdict.why);
         }
     }
@@ -216,8 +249,8 @@ mod tests {
     fn what_cannot_be_computed_again_is_unverifiable() {
         let (_folder, embedder) = embedder();
         let other = |receipt: &mut Receipt, _: &mut Opening| receipt.model = Some(Digest::of("t", b"other"));
-        assert_eq!(replay(&file(&embedder, other), &embedder).verdict, Word::Unverifiable);
+        assert_eq!(replay(&file(&embedder, other), Source::Encoder(&embedder)).verdict, Word::Unverifiable);
         let closed = ReceiptFile { opening: None, ..file(&embedder, |_, _| {}) };
-        assert_eq!(replay(&closed, &embedder).verdict, Word::Unverifiable);
+        assert_eq!(replay(&closed, Source::Encoder(&embedder)).verdict, Word::Unverifiable);
     }
 }
