@@ -168,8 +168,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
 fn start_log(common: &Common) {
     let level = match common.verbose {
         // Kademlia warns when a first peer, which has nobody to ask, looks for others: no news. Nor is it news when an
-        // MCP client asks for what is not there.
-        0 => "warn,libp2p_kad=error,rmcp=error",
+        // MCP client asks for what is not there, or leaves.
+        0 => "warn,libp2p_kad=error,rmcp=off",
         1 => "llamesh=info,node=info,warn",
         2 => "node=debug,inference=debug,info",
         _ => "debug",

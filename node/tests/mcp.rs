@@ -266,7 +266,7 @@ async fn arguments_are_what_a_tool_takes_or_are_told_why_not() {
             json!({ "prompt": "x", "capability": "text.nowhere" }),
             vec!["text.nowhere", "find_agents"],
         ),
-        ("submit_job", json!({ "prompt": "x", "capability": "text.paid" }), vec!["find_agents"]),
+        ("submit_job", json!({ "prompt": "x", "capability": "text.paid" }), vec!["higher budget"]),
         ("submit_job", json!({ "prompt": "x", "max_price": 3 }), vec!["budget"]),
         ("submit_job", json!({ "prompt": "x", "schema": { "type": 7 } }), vec!["schema"]),
         (
@@ -311,7 +311,7 @@ async fn a_session_is_its_key_s_own_and_so_is_what_it_may() {
     assert_eq!(within(Request::of("DELETE", &peers.url, "/mcp"), &theirs), 404);
     assert_eq!(within(Request::get(&peers.url, "/mcp"), &theirs), 404);
     assert_eq!(within(tools(), &mine), 200);
-    assert_eq!(within(Request::of("DELETE", &peers.url, "/mcp"), &mine), 202);
+    assert_eq!(within(Request::of("DELETE", &peers.url, "/mcp"), &mine), 204);
     assert_eq!(within(tools(), &mine), 404);
     for (name, value) in [("host", "evil.example"), ("origin", "http://evil.example")] {
         assert_eq!(send(hello(&peers.url).by(&mine).with(name, value)).status, 403);

@@ -114,8 +114,10 @@ async fn serve(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Respo
     {
         return Refusal::Overloaded.into_response();
     }
-    if let (Some(session), Method::DELETE) = (&named, method) {
+    if let (Some(session), Method::DELETE, StatusCode::ACCEPTED) = (&named, method, response.status()) {
         endpoint.sessions.forget(session);
+        // There is nothing left to wait for, as "accepted" would say.
+        *response.status_mut() = StatusCode::NO_CONTENT;
     }
     if let Some(waiting) = waiting {
         response.extensions_mut().insert(waiting);

@@ -90,7 +90,9 @@ pub(super) async fn list(guest: &Guest, cursor: Option<String>) -> Result<ListRe
         }));
     }
     let mut kept = receipts(guest, after).await?;
-    let next = (kept.len() > PAGE).then(|| kept.truncate(PAGE)).and(kept.last()).map(Kept::to_string);
+    let more = kept.len() > PAGE;
+    kept.truncate(PAGE);
+    let next = kept.last().filter(|_| more).map(Kept::to_string);
     resources.extend(kept.iter().map(Kept::resource));
     let mut page = ListResourcesResult::with_all_items(resources);
     page.next_cursor = next;
