@@ -10,12 +10,14 @@
 //! | [`keys`] | who may ask from elsewhere, for what, and at whose cost |
 //! | [`control`] | `/control/…`: what the command line asks |
 //! | [`openai`] | `/v1/…`: what OpenAI's clients ask |
+//! | [`mcp`] | `/mcp`: what programs ask that let models use tools |
 
 pub mod bounds;
 mod connections;
 pub mod control;
 mod gate;
 pub mod keys;
+pub mod mcp;
 pub mod openai;
 mod patience;
 pub mod refusal;
@@ -145,15 +147,16 @@ impl Server {
     pub async fn serve(self, api: Api, shutdown: CancellationToken) -> std::io::Result<()> {
         let local = self.is_local();
         let gate = Gate::new(api, self.keys, self.names, local, self.bounds);
-        connections::serve(self.listener, router(gate), self.bounds, shutdown).await;
+        connections::serve(self.listener, router(gate, &shutdown), self.bounds, shutdown).await;
         Ok(())
     }
 }
 
-fn router(gate: Gate) -> Router {
+fn router(gate: Gate, shutdown: &CancellationToken) -> Router {
     let guarded = Router::new()
         .merge(control::router())
         .merge(openai::router())
+        .merge(mcp::router(shutdown))
         .fallback(|| async { openai::Error::unknown_path() })
         // The gate has bounded the body.
         .layer(DefaultBodyLimit::disable())

@@ -12,6 +12,7 @@ mod find;
 mod jobs;
 mod keys;
 mod market;
+mod mcp;
 mod models;
 mod peers;
 mod plan;
@@ -86,6 +87,8 @@ enum Command {
     /// Make keys for others to use this peer's API, list or revoke them
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Serve the Model Context Protocol on standard input and output
+    Mcp(mcp::Mcp),
     /// List, fetch or delete models
     Models(models::Models),
     /// Measure a model on this machine
@@ -148,6 +151,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Approve(approve) => approve.run(common).await,
             Command::Market(market) => market.run(common).await,
             Command::Keys(keys) => keys.run(common).await,
+            Command::Mcp(mcp) => mcp.run(common).await,
             Command::Models(models) => models.run(common).await,
             Command::Bench(bench) => bench.run(common).await,
             Command::Receipts(receipts) => receipts.run(&common),
@@ -163,8 +167,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
 
 fn start_log(common: &Common) {
     let level = match common.verbose {
-        // Kademlia warns when a first peer, which has nobody to ask, looks for others: no news.
-        0 => "warn,libp2p_kad=error",
+        // Kademlia warns when a first peer, which has nobody to ask, looks for others: no news. Nor is it news when an
+        // MCP client asks for what is not there, or leaves.
+        0 => "warn,libp2p_kad=error,rmcp=off",
         1 => "llamesh=info,node=info,warn",
         2 => "node=debug,inference=debug,info",
         _ => "debug",

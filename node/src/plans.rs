@@ -25,13 +25,13 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, once, unfold};
 use protocol::approval::Rule;
 use protocol::plan::{self, Event, Execution, NodeState, Outcome, Output, Task, TaskId};
-use protocol::{Credits, Input, JobError, JobId, Plan};
+use protocol::{Capability, Credits, Input, JobError, JobId, Plan, Price};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, block_in_place};
 
-use crate::api::control;
+use crate::api::control::{self, Found};
 use crate::clock;
 use crate::handle::NodeHandle;
 use crate::request::form::Form;
@@ -66,6 +66,13 @@ impl Jobs for NodeHandle {
         };
         once(submitted).flatten().boxed()
     }
+}
+
+/// The lowest price that anybody found asks for a capability.
+pub fn lowest_price(capability: &Capability, found: &[Found]) -> Option<Price> {
+    let offers = found.iter().flat_map(|found| &found.profile.agents);
+    let offers = offers.filter(|offer| capability.covers(&offer.capability));
+    offers.map(|offer| offer.price).reduce(Price::cheaper)
 }
 
 /// What happened to a plan: one line of `llamesh plan run --json`.
@@ -155,7 +162,8 @@ enum News {
 pub struct Driver {
     execution: Execution,
     budget: Credits,
-    journal: Journal,
+    /// Nowhere for a run that nobody could go on with.
+    journal: Option<Journal>,
     jobs: Arc<dyn Jobs>,
     approval: Vec<Rule>,
     running: BTreeMap<TaskId, AbortHandle>,
@@ -171,10 +179,15 @@ impl std::fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// Drives an execution that has just begun; `budget` is its plan's.
-    pub fn new(execution: Execution, budget: Credits, journal: Journal, jobs: Arc<dyn Jobs>) -> Self {
+    /// Drives an execution that has just begun; `budget` is its plan's. Without a journal nothing is kept of it.
+    pub fn new(
+        execution: Execution,
+        budget: Credits,
+        journal: impl Into<Option<Journal>>,
+        jobs: Arc<dyn Jobs>,
+    ) -> Self {
         let (tell, news) = mpsc::channel(NEWS);
-        let approval = Vec::new();
+        let (journal, approval) = (journal.into(), Vec::new());
         Self { execution, budget, journal, jobs, approval, running: BTreeMap::new(), news, tell, over: false }
     }
 
@@ -244,8 +257,10 @@ impl Driver {
                 Ok(None)
             }
             Output::Record(entry) => {
-                // Waits for the disk; other tasks of this thread need not.
-                block_in_place(|| self.journal.append(&entry))?;
+                if let Some(journal) = &mut self.journal {
+                    // Waits for the disk; other tasks of this thread need not.
+                    block_in_place(|| journal.append(&entry))?;
+                }
                 self.running.remove(&entry.task);
                 Ok(Some(self.told(*entry)))
             }

@@ -9,10 +9,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use node::models::{Models, Silent};
-use support::{Home, Peer, Process, shown};
+use support::{Home, LIMIT, Peer, Process, shown};
 
 /// A provider loads two models first; a client imports half of Python.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -32,6 +32,34 @@ fn client_libraries_work_at_a_peer_without_a_model() {
             Ok(python) => check(library, &python, &gateway),
             Err(why) => eprintln!("SKIPPED: {library} cannot be installed here: {why}"),
         }
+    }
+}
+
+#[test]
+fn the_protocol_s_own_client_reaches_all_tools_over_http_and_pipes() {
+    let python = match environment("mcp") {
+        Ok(python) => python,
+        Err(why) => return eprintln!("SKIPPED: mcp cannot be installed here: {why}"),
+    };
+    let echo = "[[agent]]\ncapability = \"text.generation\"\nengine = \"echo\"\n\
+                [[agent]]\ncapability = \"text.slow\"\nengine = \"echo:10\"\n";
+    let home = Home::new();
+    fs::create_dir(home.data()).expect("an empty home");
+    fs::write(home.data().join("llamesh.toml"), echo).expect("a folder that can be written");
+    let provider = home.up(&[]);
+    let gateway = Home::patient(PATIENCE).up(&["--model", "-", "--bootstrap", &provider.address()]);
+    let mcp = gateway.home.bare(&["mcp", "--data-dir", &shown(&gateway.home.data())]);
+    let words = std::iter::once(mcp.get_program()).chain(mcp.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let mut program = Command::new(&python);
+    program.arg(folder().join("check_mcp.py")).env("MCP_PROGRAM", words.join(" "));
+    program.env("MCP_URL", format!("{}/mcp", gateway.api())).env("PYTHONDONTWRITEBYTECODE", "1");
+    let outcome = Process::start(program, PATIENCE).finish();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    // What was begun in a session is given up some seconds after its end.
+    let given_up = Instant::now() + LIMIT;
+    while provider.run(&["jobs"]).document()["jobs"] != serde_json::json!([]) {
+        assert!(Instant::now() < given_up, "nobody works for whoever has left");
     }
 }
 

@@ -45,6 +45,20 @@ pub(super) struct Gate {
 struct Place {
     _permit: OwnedSemaphorePermit,
     visit: Option<Arc<Visit>>,
+    _waiting: Option<Waiting>,
+}
+
+/// Whoever answers with this among a response's extensions says that the rest of it only waits for news: it keeps its
+/// place, but is no work that counts for its key. What is in it bounds how many there are, and is kept as long.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
+impl Waiting {
+    pub(super) fn at(place: OwnedSemaphorePermit) -> Self {
+        Self { _place: Arc::new(place) }
+    }
 }
 
 impl Gate {
@@ -79,11 +93,14 @@ impl Gate {
             Some(visit) => Api { node: self.api.node.paid_by(Arc::clone(visit) as _), ..self.api.clone() },
             None => self.api.clone(),
         };
-        request.extensions_mut().insert(api);
-        if visit.is_none() {
-            request.extensions_mut().insert(self.keys.clone());
+        let extensions = request.extensions_mut();
+        extensions.insert(api);
+        extensions.insert(caller);
+        match &visit {
+            Some(visit) => drop(extensions.insert(Arc::clone(visit))),
+            None => drop(extensions.insert(self.keys.clone())),
         }
-        Ok(Place { _permit: permit, visit })
+        Ok(Place { _permit: permit, visit, _waiting: None })
     }
 
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
@@ -121,14 +138,17 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, ne
         Ok(place) => gate.whole(request).await.map(|whole| (place, whole)),
         Err(refusal) => Err(refusal),
     };
-    let (place, (request, room)) = match admitted {
+    let (mut place, (request, room)) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => return refusal.into_response(),
     };
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     drop(room);
     if let Some(refusal) = place.visit.as_ref().and_then(|visit| visit.refused()) {
         return refusal.into_response();
+    }
+    if let Some(waiting) = response.extensions_mut().remove() {
+        (place.visit, place._waiting) = (None, Some(waiting));
     }
     response.map(|body| Body::new(Kept { body, _place: place }))
 }

@@ -77,7 +77,8 @@ impl Refusal {
         }
     }
 
-    fn message(&self) -> String {
+    /// What is wrong and what to do.
+    pub fn message(&self) -> String {
         let text = match self {
             Self::BodyTooLarge => "the body is larger than any input may be, or broke off; shorten it",
             Self::BodyTooSlow => "the body did not come in time; send it again",

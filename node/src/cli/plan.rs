@@ -23,7 +23,7 @@ use super::{Common, print};
 use crate::clock;
 use crate::failure::{Class, Failure};
 use crate::plans::journal::{self, Journal, Order};
-use crate::plans::{Driver, PlanUpdate};
+use crate::plans::{Driver, PlanUpdate, lowest_price};
 
 /// Longest plan or input read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -189,10 +189,7 @@ async fn estimate(peer: &Peer, checked: &Checked) -> Result<Estimate, Failure> {
     let needed: BTreeSet<&Capability> = nodes.filter_map(|node| node.work.capability()).collect();
     let mut prices: BTreeMap<&Capability, Price> = BTreeMap::new();
     for capability in needed {
-        let found = peer.find(Some(capability)).await?;
-        let offers = found.iter().flat_map(|found| &found.profile.agents);
-        let offers = offers.filter(|offer| capability.covers(&offer.capability));
-        if let Some(price) = offers.map(|offer| offer.price).reduce(Price::cheaper) {
+        if let Some(price) = lowest_price(capability, &peer.find(Some(capability)).await?) {
             prices.insert(capability, price);
         }
     }

@@ -172,6 +172,12 @@ impl Client {
         Err(refusal(response).await)
     }
 
+    /// Who offers a capability, or an ancestor of it; everybody with an agent where there is none.
+    pub(super) async fn found(&self, capability: Option<&Capability>) -> Result<Vec<Found>, Failure> {
+        let query = capability.map(|c| format!("?capability={c}")).unwrap_or_default();
+        self.get(&format!("/control/find{query}")).await
+    }
+
     /// Does away with something.
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
         let request = self.http.delete(format!("{}{path}", self.base));
@@ -269,10 +275,7 @@ impl Peer {
     /// Who offers a capability, or an ancestor of it; everybody with an agent where there is none.
     pub(super) async fn find(&self, capability: Option<&Capability>) -> Result<Vec<Found>, Failure> {
         match self {
-            Self::Api(client) => {
-                let query = capability.map(|c| format!("?capability={c}")).unwrap_or_default();
-                client.get(&format!("/control/find{query}")).await
-            }
+            Self::Api(client) => client.found(capability).await,
             Self::Own(node) => found(node.handle(), capability.cloned()).await.map_err(busy),
         }
     }

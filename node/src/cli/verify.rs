@@ -1,16 +1,11 @@
 //! `llamesh verify`: was it right? Offline, from the file alone; with `--replay`, from the model, too.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use crypto::Digest;
-use inference::{Embedder, Engine, LoadError};
-use protocol::JobKind;
 
 use super::{Common, print, receipts};
-use crate::agents::embedder::Source;
-use crate::agents::model;
 use crate::failure::{Class, Failure};
 use crate::models::{Bar, Models, Progress};
 use crate::receipts::{ReceiptError, ReceiptFile};
@@ -86,18 +81,9 @@ impl Verify {
 
 async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
     let replayed = tokio::task::spawn_blocking(move || {
-        let bad = |error: LoadError| Failure::of_load(&path, &error);
-        if path.is_dir() {
-            let embedder = Embedder::load(&path).map_err(bad)?;
-            return Ok(verification::embedding::replay(&file, Source::Encoder(&embedder)));
-        }
-        let engine: Arc<dyn Engine> = model::load(&path, None).map_err(bad)?;
-        if file.receipt.value().kind == JobKind::Embed {
-            return Ok(verification::embedding::replay(&file, Source::Language(engine.as_ref())));
-        }
         let bar = Bar::new();
         let mut last = None;
-        let verdict = verification::replay(&file, &engine, |done, of| {
+        let verdict = verification::replay_with(&file, &path, |done, of| {
             if last.is_none() {
                 bar.begin("replaying", Some(u64::from(of)));
             }
@@ -105,7 +91,7 @@ async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
             last = Some(done);
         });
         bar.done();
-        Ok(verdict)
+        verdict.map_err(|error| Failure::of_load(&path, &error))
     });
     replayed.await.map_err(Failure::of(Class::Internal))?
 }
