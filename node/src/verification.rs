@@ -19,6 +19,7 @@
 //! claimed token would have to rise, at most and in the mean of all positions.
 
 pub mod embedding;
+pub mod replaying;
 mod score;
 
 use std::sync::Arc;

@@ -1,17 +1,15 @@
 //! `llamesh verify`: was it right? Offline, from the file alone; with `--replay`, from the model, too.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use crypto::Digest;
-use inference::{Embedder, Engine, LoadError};
 
 use super::{Common, print, receipts};
-use crate::agents::model;
 use crate::failure::{Class, Failure};
-use crate::models::{Bar, Models, Progress};
+use crate::models::{Bar, Models};
 use crate::receipts::{ReceiptError, ReceiptFile};
+use crate::verification::replaying::with_model;
 use crate::verification::{self, Verdict, Word};
 
 /// Check a receipt file.
@@ -83,25 +81,7 @@ impl Verify {
 }
 
 async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
-    let replayed = tokio::task::spawn_blocking(move || {
-        let bad = |error: LoadError| Failure::of_load(&path, &error);
-        if path.is_dir() {
-            let embedder = Embedder::load(&path).map_err(bad)?;
-            return Ok(verification::embedding::replay(&file, &embedder));
-        }
-        let engine: Arc<dyn Engine> = model::load(&path, None).map_err(bad)?;
-        let bar = Bar::new();
-        let mut last = None;
-        let verdict = verification::replay(&file, &engine, |done, of| {
-            if last.is_none() {
-                bar.begin("replaying", Some(u64::from(of)));
-            }
-            bar.advance(u64::from(done - last.unwrap_or(0)));
-            last = Some(done);
-        });
-        bar.done();
-        Ok(verdict)
-    });
+    let replayed = tokio::task::spawn_blocking(move || with_model(&file, &path, &Bar::new()));
     replayed.await.map_err(Failure::of(Class::Internal))?
 }
 
