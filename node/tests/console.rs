@@ -29,7 +29,7 @@ const LEAST_FRAMES: f64 = 15.0;
 
 /// A peer that answers slowly enough to be watched, and one that asks.
 fn mesh() -> (Peer, Peer) {
-    let provider = Peer::up(&["--engine", "echo:40", "--price-completion", "100"]);
+    let provider = Peer::up(&["--engine", "echo:200", "--price-completion", "100"]);
     let requester = Peer::join(&provider, &["--model", "-"]);
     (provider, requester)
 }
@@ -63,12 +63,12 @@ async fn submit(browser: &Browser, prompt: &str, tokens: &str) {
 }
 
 async fn submits(browser: &Browser) {
-    submit(browser, "word ", "40").await;
+    submit(browser, "word ", "400").await;
     let streams = "/running/.test(document.querySelector('#ask-state').textContent) && \
                    document.querySelector('#ask-answer').textContent.length > 0";
     browser.until(streams).await;
     browser.until("/done/.test(document.querySelector('#ask-state').textContent)").await;
-    assert_eq!(browser.text("#ask-answer").await, "word ".repeat(40));
+    assert_eq!(browser.text("#ask-answer").await, "word ".repeat(400));
     assert_eq!(browser.text("#ask-facts dd").await.len(), 64, "the receipt's name");
     browser.click("#ask-verify").await;
     browser.until("/is signed/.test(document.querySelector('#ask-verdict').textContent)").await;
@@ -76,7 +76,7 @@ async fn submits(browser: &Browser) {
 }
 
 async fn cancels(browser: &Browser) {
-    submit(browser, "word ", "3000").await;
+    submit(browser, "word ", "9000").await;
     browser.until("/running/.test(document.querySelector('#ask-state').textContent)").await;
     browser.view("jobs").await;
     browser
@@ -102,6 +102,7 @@ async fn approves(browser: &Browser) {
 
 async fn chats(browser: &Browser) {
     browser.view("chat").await;
+    browser.fill("#chat-budget", "1000").await;
     for (turn, words) in ["one", "two"].into_iter().enumerate() {
         browser.fill("#chat-text", words).await;
         browser.click("#chat-go").await;

@@ -75,7 +75,7 @@ fn the_live_stream_is_whole_at_first_and_tells_what_changes_then() {
     };
     let run = named(&live.until(|update| named(update).is_some())).unwrap();
     assert_eq!((&run["goal"], &run["outcomes"]), (&json!("greet"), &json!(1)));
-    assert_eq!((&run["output"], &run["nodes"]["a"]["settled"]), (&json!("good morning good "), &json!(true)));
+    assert_eq!((&run["output"], &run["nodes"]["a"]["settled"]), (&json!("good morning "), &json!(true)));
     let listed = Request::get(&requester.api(), "/control/plans").send().json();
     assert_eq!(listed[0], run);
 }

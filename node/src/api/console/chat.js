@@ -56,7 +56,8 @@ async function turn() {
   byId("chat-go").disabled = true;
   byId("chat-stop").hidden = false;
   try {
-    const request = { messages, max_tokens: LONGEST, ...(model && { model }) };
+    const budget = Number(byId("chat-budget").value || 0);
+    const request = { messages, max_tokens: LONGEST, budget, ...(model && { model }) };
     const news = (update) => tell(update, answer);
     const last = await follow(request, course.signal, { news, text: (piece) => follows(answer, () => write(piece)) });
     // What was said counts from here: a turn that failed can be said again.
