@@ -9,6 +9,8 @@ import { Rows } from "./rows.js";
 const WINDOW = 3000;
 
 let peers;
+/** Tokens of each job, as they were last looked at; and how many more there were at each look. */
+const seen = new Map();
 const counted = [];
 
 export function begin(visible) {
@@ -25,6 +27,8 @@ export function begin(visible) {
   });
   watch(["peers", "view"], () => peers.set(sorted()), visible);
   watch(["peers", "jobs", "status", "view"], overview, visible);
+  // A rate falls when nothing comes, too.
+  setInterval(() => visible() && !document.hidden && counted.length > 1 && overview(), 1000);
   new ResizeObserver(() => visible() && picture()).observe(byId("diagram"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", picture);
 }
@@ -60,20 +64,26 @@ function overview() {
     ["known", count(all.length)],
     ["jobs under way", count(under)],
     ["need approval", count(held)],
-    ["tokens per second", count(rate(jobs))],
+    ["tokens per second", count(rate())],
     ["balance", credits(earned - spent)],
   ]);
   picture();
 }
 
 /** Tokens per second of all jobs, over the last moments. */
-function rate(jobs) {
+function rate() {
   const at = performance.now();
-  const sum = jobs.reduce((sum, job) => sum + job.tokens, 0);
-  counted.push([at, sum]);
-  while (counted.length > 2 && at - counted[0][0] > WINDOW) counted.shift();
-  const [then, before] = counted[0];
-  return at > then ? Math.max(0, Math.round(((sum - before) * 1000) / (at - then))) : 0;
+  let more = 0;
+  for (const [key, { tokens }] of state.jobs) {
+    // What a job had when it was first seen came some other time.
+    more += tokens - (seen.get(key) ?? tokens);
+    seen.set(key, tokens);
+  }
+  for (const key of seen.keys()) if (!state.jobs.has(key)) seen.delete(key);
+  counted.push([at, more]);
+  while (at - counted[0][0] > WINDOW) counted.shift();
+  const sum = counted.reduce((sum, [, more]) => sum + more, 0);
+  return Math.max(0, Math.round((sum * 1000) / WINDOW));
 }
 
 function picture() {

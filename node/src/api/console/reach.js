@@ -19,8 +19,8 @@ function draw() {
     ["listening", status.listening.join("\n") || "nowhere"],
     ["told to others", status.advertised.join("\n") || "nothing"],
     ["lookups", status.serves_lookups ? "served for others" : "only asked"],
-    ["routing table", `${count(status.routing_table)} peers`],
-    ["connected", `${count(connected.length)}: ${count(inbound)} dialled us, ${count(connected.length - inbound)} were dialled`],
+    ["routing table", count(status.routing_table)],
+    ["connected", `${count(connected.length)}, of whom ${count(inbound)} dialled us`],
   ]);
   list("reach-advice", advice.length ? advice : ["Nothing: this peer is well connected."]);
   const since = Date.now() - statusAt;
