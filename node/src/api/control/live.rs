@@ -7,10 +7,10 @@
 //! | room | concern |
 //! |---|---|
 //! | [`changes`] | what of a list is new, and what is gone |
-//! | [`picture`] | all of it at one moment |
+//! | `picture` | all of it at one moment |
 
 pub mod changes;
-pub mod picture;
+mod picture;
 
 use std::convert::Infallible;
 use std::sync::Arc;
