@@ -1,19 +1,21 @@
 //! The local API: what programs use the mesh by.
 //!
 //! It listens on loopback, where nobody needs a key until there is one. On another address, or once there is a key, every
-//! path but `/health` needs a token.
+//! path but `/health` and the page at `/` needs a token.
 //!
 //! | room | concern |
 //! |---|---|
 //! | [`connections`](crate::api), [`bounds`], `patience` | how many, how large, how slow |
 //! | [`gate`](crate::api), [`refusal`] | what every request passes, and why one does not |
 //! | [`keys`] | who may ask from elsewhere, for what, and at whose cost |
-//! | [`control`] | `/control/…`: what the command line asks |
+//! | [`control`] | `/control/…`: what the command line and the console ask |
+//! | [`console`] | `/`: the page for people |
 //! | [`openai`] | `/v1/…`: what OpenAI's clients ask |
 //! | [`mcp`] | `/mcp`: what programs ask that let models use tools |
 
 pub mod bounds;
 mod connections;
+pub mod console;
 pub mod control;
 mod gate;
 pub mod keys;
@@ -162,5 +164,6 @@ fn router(gate: Gate, shutdown: &CancellationToken) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass));
     // For whoever watches whether the peer is there: without a key, whatever it is called.
-    Router::new().route("/health", get(async || Json(json!({ "status": "ok" })))).merge(guarded)
+    let health = Router::new().route("/health", get(async || Json(json!({ "status": "ok" }))));
+    health.merge(console::router()).merge(guarded)
 }

@@ -21,6 +21,7 @@ mod receipts;
 mod session;
 mod stop;
 mod submit;
+mod top;
 mod up;
 mod verify;
 
@@ -78,6 +79,8 @@ enum Command {
     Peers(peers::Peers),
     /// Show the jobs of the running peer: its own and those it does for others
     Jobs(jobs::Jobs),
+    /// Watch the running peer: jobs, peers, market, balances
+    Top(top::Top),
     /// Cancel a job, and everything that is done on its behalf
     Cancel(jobs::Cancel),
     /// Let a job begin that waits for approval
@@ -147,6 +150,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Find(find) => find.run(common).await,
             Command::Peers(peers) => peers.run(common).await,
             Command::Jobs(jobs) => jobs.run(common).await,
+            Command::Top(top) => top.run(common).await,
             Command::Cancel(cancel) => cancel.run(common).await,
             Command::Approve(approve) => approve.run(common).await,
             Command::Market(market) => market.run(common).await,

@@ -19,21 +19,20 @@
 //! claimed token would have to rise, at most and in the mean of all positions.
 
 pub mod embedding;
+pub mod replaying;
 mod score;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use inference::commitment::SEGMENT;
 use inference::replay::Claim;
 use inference::tokens::{Detokenizer, StopFilter};
-use inference::{Embedder, Engine, FinishReason, GenerateError, LoadError, PromptError, Replay, ReplayStep};
+use inference::{Engine, FinishReason, GenerateError, PromptError, Replay, ReplayStep};
 use protocol::receipt::prompt_digest;
 use protocol::{Finish, JobKind, Opening, Receipt};
 use serde::{Deserialize, Serialize};
 
-use crate::agents::embedder::Source;
-use crate::agents::model::{self, order};
+use crate::agents::model::order;
 use crate::failure::Class;
 use crate::receipts::ReceiptFile;
 
@@ -154,25 +153,6 @@ pub fn replay(file: &ReceiptFile, engine: &Arc<dyn Engine>, mut progress: impl F
         ),
         Err(error) => Verdict::new(Word::Unverifiable, format!("the replay failed: {error}")),
     }
-}
-
-/// The same with the model in a file, or the embedder in a folder. It is loaded first.
-///
-/// # Errors
-/// When it cannot be loaded.
-pub fn replay_with(
-    file: &ReceiptFile,
-    path: &Path,
-    progress: impl FnMut(u32, u32),
-) -> Result<Verdict, LoadError> {
-    if path.is_dir() {
-        return Ok(embedding::replay(file, Source::Encoder(&Embedder::load(path)?)));
-    }
-    let engine: Arc<dyn Engine> = model::load(path, None)?;
-    if file.receipt.value().kind == JobKind::Embed {
-        return Ok(embedding::replay(file, Source::Language(engine.as_ref())));
-    }
-    Ok(replay(file, &engine, progress))
 }
 
 /// The tokens that the provider read, if it read what the opening renders to.

@@ -1,9 +1,19 @@
 //! `/control`: what the command line asks of the peer that runs here. Jobs stream as server-sent events, one
 //! [`JobUpdate`] each; everything else is a JSON document.
 //!
-//! [`keys`]: who may ask from elsewhere.
+//! | room | concern |
+//! |---|---|
+//! | [`keys`] | who may ask from elsewhere |
+//! | [`live`] | all that people watch, as one stream |
+//! | [`models`] | what is in the cache, and what is on its way there |
+//! | [`plans`] | runs of plans |
+//! | [`receipts`] | what was done, and whether it was right |
 
 pub mod keys;
+pub mod live;
+pub mod models;
+pub mod plans;
+pub mod receipts;
 
 use std::convert::Infallible;
 
@@ -17,7 +27,7 @@ use crypto::{Digest, PeerId};
 use futures::Stream;
 use futures::stream::unfold;
 use protocol::ledger::Account;
-use protocol::market::board::{Asked, Offered};
+use protocol::market::board::{Asked, Board, Offered};
 use protocol::{Capability, Evidence, JobError, JobId, JobSpec, Profile};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +40,7 @@ use crate::request::{JobRequest, JobUpdate, resolve_model};
 
 /// The paths.
 pub fn router() -> Router {
+    let pulls = models::Pulls::default();
     Router::new()
         .route("/control/jobs", post(submit).get(jobs))
         .route("/control/jobs/{job}", delete(cancel))
@@ -39,6 +50,10 @@ pub fn router() -> Router {
         .route("/control/peers", get(peers))
         .route("/control/status", get(status))
         .merge(keys::router())
+        .merge(plans::router())
+        .merge(receipts::router())
+        .merge(models::router(pulls.clone()))
+        .merge(live::router(pulls))
 }
 
 /// A peer with what it offers, as `find` shows it.
@@ -51,7 +66,7 @@ pub struct Found {
 }
 
 /// A peer, as `peers` shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerView {
     /// Who.
     pub peer: PeerId,
@@ -74,7 +89,7 @@ pub struct PeerView {
 }
 
 /// What is asked and offered, as `market` shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MarketView {
     /// Jobs that somebody wants done, the oldest first.
     pub asked: Vec<Asked>,
@@ -83,7 +98,7 @@ pub struct MarketView {
 }
 
 /// The peer itself, as `doctor` shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Who it is.
     pub peer: PeerId,
@@ -105,8 +120,28 @@ pub struct Status {
     pub dial_errors: Vec<DialError>,
 }
 
+impl Status {
+    /// What to do about how others reach it.
+    pub fn advice(&self) -> Vec<&'static str> {
+        let mut advice = Vec::new();
+        if self.connected.is_empty() {
+            advice
+                .push("nobody is connected: start with --bootstrap ADDR of a peer that runs, or with --lan");
+        }
+        if self.advertised.is_empty() && !self.listening.is_empty() {
+            advice.push(
+                "no address is told to others: behind a router, forward port 5263 and pass --external MULTIADDR",
+            );
+        }
+        if !self.dial_errors.is_empty() {
+            advice.push("some addresses did not answer: they may be stale, or a firewall is between");
+        }
+        advice
+    }
+}
+
 /// A dial that failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DialError {
     /// Where.
     pub address: Option<String>,
@@ -182,9 +217,13 @@ fn to_job(name: &str, act: impl FnOnce(JobId) -> Result<(), Unavailable>) -> Res
 }
 
 async fn market(api: Api) -> Result<Json<MarketView>, Overloaded> {
-    let board = api.node.board().await?;
-    let (asked, offered) = (board.asked().cloned().collect(), board.offered().cloned().collect());
-    Ok(Json(MarketView { asked, offered }))
+    Ok(Json(MarketView::of(&api.node.board().await?)))
+}
+
+impl MarketView {
+    fn of(board: &Board) -> Self {
+        Self { asked: board.asked().cloned().collect(), offered: board.offered().cloned().collect() }
+    }
 }
 
 #[derive(Deserialize)]

@@ -52,21 +52,5 @@ fn show(status: &Status) -> Result<(), Failure> {
             error.address.clone().or_else(|| error.peer.map(|peer| peer.to_string())).unwrap_or_default();
         print::line(&format!("dial error {}s ago {whom}: {}", error.seconds_ago, error.error))?;
     }
-    advice(status).into_iter().try_for_each(|advice| print::line(&format!("advice     {advice}")))
-}
-
-fn advice(status: &Status) -> Vec<&'static str> {
-    let mut advice = Vec::new();
-    if status.connected.is_empty() {
-        advice.push("nobody is connected: start with --bootstrap ADDR of a peer that runs, or with --lan");
-    }
-    if status.advertised.is_empty() && !status.listening.is_empty() {
-        advice.push(
-            "no address is told to others: behind a router, forward port 5263 and pass --external MULTIADDR",
-        );
-    }
-    if !status.dial_errors.is_empty() {
-        advice.push("some addresses did not answer: they may be stale, or a firewall is between");
-    }
-    advice
+    status.advice().into_iter().try_for_each(|advice| print::line(&format!("advice     {advice}")))
 }

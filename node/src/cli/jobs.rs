@@ -1,7 +1,7 @@
 //! `llamesh jobs`: what this peer ordered and what it does for others, as a tree; `llamesh cancel`: the end of one;
 //! `llamesh approve`: the beginning of one that is held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ impl Jobs {
         if jobs.is_empty() {
             print::say("no job is under way; --all shows those that are over");
         }
-        tree(&jobs).iter().try_for_each(|line| print::line(line))
+        tree(&jobs).into_iter().try_for_each(|placed| print::line(&line(placed)))
     }
 }
 
@@ -120,7 +120,7 @@ async fn under_way(client: &Client, name: &str) -> Result<JobId, Failure> {
 }
 
 /// Only a peer that runs has jobs to be seen.
-async fn running(through: &Through, common: &Common) -> Result<Client, Failure> {
+pub(super) async fn running(through: &Through, common: &Common) -> Result<Client, Failure> {
     match through.reach(common).await? {
         Peer::Api(client) => Ok(client),
         own @ Peer::Own(_) => {
@@ -135,36 +135,56 @@ async fn list(client: &Client) -> Result<Vec<JobView>, Failure> {
     client.get("/control/jobs").await
 }
 
-/// Parts below what they are parts of.
-fn tree(jobs: &[JobView]) -> Vec<String> {
-    let known: BTreeMap<JobId, ()> = jobs.iter().map(|job| (job.job, ())).collect();
-    let roots = jobs.iter().filter(|job| job.parent.is_none_or(|parent| !known.contains_key(&parent)));
-    let mut lines = Vec::new();
-    for root in roots {
-        branch(jobs, root, 0, &mut lines);
+/// Parts below what they are parts of, each with how far below.
+pub(super) fn tree<'a>(jobs: impl IntoIterator<Item = &'a JobView>) -> Vec<(usize, &'a JobView)> {
+    let jobs: Vec<&JobView> = jobs.into_iter().collect();
+    let known: BTreeSet<JobId> = jobs.iter().map(|job| job.job).collect();
+    let (mut roots, mut parts) = (Vec::new(), BTreeMap::<JobId, Vec<&JobView>>::new());
+    for job in jobs {
+        match job.parent.filter(|parent| known.contains(parent)) {
+            None => roots.push(job),
+            Some(parent) if parent != job.job => parts.entry(parent).or_default().push(job),
+            Some(_) => {}
+        }
     }
-    lines
+    let mut placed = Vec::new();
+    roots.into_iter().for_each(|root| branch(&mut parts, root, 0, &mut placed));
+    placed
 }
 
-fn branch(jobs: &[JobView], job: &JobView, depth: usize, lines: &mut Vec<String>) {
-    lines.push(format!("{}{}", "  ".repeat(depth), row(job)));
-    // A mandate nests at most so deep; a list that says otherwise is cut.
+/// Each part is placed once, so a list in circles ends; a mandate nests at most so deep.
+fn branch<'a>(
+    parts: &mut BTreeMap<JobId, Vec<&'a JobView>>,
+    job: &'a JobView,
+    depth: usize,
+    placed: &mut Vec<(usize, &'a JobView)>,
+) {
+    placed.push((depth, job));
     if depth < usize::from(u8::MAX) {
-        for part in jobs.iter().filter(|part| part.parent == Some(job.job) && part.job != job.job) {
-            branch(jobs, part, depth + 1, lines);
+        for part in parts.remove(&job.job).unwrap_or_default() {
+            branch(parts, part, depth + 1, placed);
         }
     }
 }
 
-fn row(view: &JobView) -> String {
-    let state = match &view.state {
+fn line((depth, view): (usize, &JobView)) -> String {
+    format!("{}{}", "  ".repeat(depth), row(view))
+}
+
+/// A job's state in words.
+pub(super) fn standing(state: &State) -> String {
+    match state {
         State::Awaiting(rule) => format!("needs approval ({rule})"),
         State::Running => "running".to_owned(),
         State::Seeking => "seeking".to_owned(),
         State::Done => "done".to_owned(),
         State::Failed(code) => print::plain(code),
         State::Over => "over".to_owned(),
-    };
+    }
+}
+
+fn row(view: &JobView) -> String {
+    let state = standing(&view.state);
     let by = view.provider.map_or_else(|| "nobody yet".to_owned(), |provider| provider.short());
     let takeovers = match view.takeovers {
         0 => String::new(),
@@ -207,7 +227,8 @@ mod tests {
 
     #[test]
     fn parts_stand_below_what_they_are_parts_of() {
-        let lines = tree(&[view(3, Some(2)), view(1, None), view(2, Some(1)), view(4, Some(9))]);
+        let jobs = [view(3, Some(2)), view(1, None), view(2, Some(1)), view(4, Some(9))];
+        let lines: Vec<_> = tree(&jobs).into_iter().map(line).collect();
         let begins: Vec<_> = lines.iter().map(|line| &line[..line.find("  s").unwrap_or(0)]).collect();
         assert_eq!(begins, ["01010101", "  02020202", "    03030303", "04040404"]);
     }

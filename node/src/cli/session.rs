@@ -4,12 +4,13 @@
 //! running peer is found through its folder, or given by `--api`. The environment of a peer (`LLAMESH_BOOTSTRAP`) also
 //! holds for commands given beside it, so there it is only the last resort: the peer that runs comes first.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use clap::Args;
 use eventsource_stream::Eventsource;
 use futures::stream::once;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use protocol::{Capability, JobError};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
@@ -176,6 +177,22 @@ impl Client {
     pub(super) async fn found(&self, capability: Option<&Capability>) -> Result<Vec<Found>, Failure> {
         let query = capability.map(|c| format!("?capability={c}")).unwrap_or_default();
         self.get(&format!("/control/find{query}")).await
+    }
+
+    /// A stream of documents that goes on for as long as the peer runs.
+    pub(super) async fn follow<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = T> + use<T>, Failure> {
+        let request = self.http.get(format!("{}{path}", self.base));
+        let response = request.send().await.map_err(|error| self.gone(&error))?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        let events = response.bytes_stream().eventsource();
+        // One that cannot be read says that the stream has broken.
+        let read = events.map(|event| serde_json::from_str(&event.ok()?.data).ok());
+        Ok(read.take_while(|read| ready(read.is_some())).filter_map(ready))
     }
 
     /// Does away with something.

@@ -7,8 +7,9 @@ use crypto::Digest;
 
 use super::{Common, print, receipts};
 use crate::failure::{Class, Failure};
-use crate::models::{Bar, Models, Progress};
+use crate::models::{Bar, Models};
 use crate::receipts::{ReceiptError, ReceiptFile};
+use crate::verification::replaying::with_model;
 use crate::verification::{self, Verdict, Word};
 
 /// Check a receipt file.
@@ -80,19 +81,7 @@ impl Verify {
 }
 
 async fn replay(file: ReceiptFile, path: PathBuf) -> Result<Verdict, Failure> {
-    let replayed = tokio::task::spawn_blocking(move || {
-        let bar = Bar::new();
-        let mut last = None;
-        let verdict = verification::replay_with(&file, &path, |done, of| {
-            if last.is_none() {
-                bar.begin("replaying", Some(u64::from(of)));
-            }
-            bar.advance(u64::from(done - last.unwrap_or(0)));
-            last = Some(done);
-        });
-        bar.done();
-        verdict.map_err(|error| Failure::of_load(&path, &error))
-    });
+    let replayed = tokio::task::spawn_blocking(move || with_model(&file, &path, &Bar::new()));
     replayed.await.map_err(Failure::of(Class::Internal))?
 }
 

@@ -177,8 +177,26 @@ impl Journal {
     }
 }
 
-fn file_of(folder: &Path) -> PathBuf {
+/// Where the run of a folder is kept.
+pub(crate) fn file_of(folder: &Path) -> PathBuf {
     folder.join("journal.jsonl")
+}
+
+/// What a run is and what came of it so far, for whoever only watches: nothing is held, and nothing is cut off.
+///
+/// # Errors
+/// [`JournalError::Damaged`], [`JournalError::Io`].
+pub fn peek(path: &Path) -> Result<(Order, Vec<Entry>), JournalError> {
+    let bytes = fs::read(path).map_err(|error| JournalError::Io { path: path.to_owned(), error })?;
+    let damaged =
+        |at: usize, problem: String| JournalError::Damaged { path: path.to_owned(), line: at + 1, problem };
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let text = std::str::from_utf8(&bytes[..whole]).map_err(|error| damaged(0, error.to_string()))?;
+    let mut lines = text.lines().enumerate();
+    let first = lines.next().map_or(Err("the plan is missing".to_owned()), |(_, line)| parse(line));
+    let order = first.map_err(|problem| damaged(0, problem))?;
+    let entries = lines.map(|(at, line)| parse(line).map_err(|problem| damaged(at, problem)));
+    Ok((order, entries.collect::<Result<_, _>>()?))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(line: &str) -> Result<T, String> {
@@ -239,8 +257,9 @@ mod tests {
         let second = whole.len() - serde_json::to_string(&entry(1)).unwrap().len() - 1;
         for torn in second..=whole.len() {
             fs::write(&path, &whole[..torn]).unwrap();
+            let seen = peek(&path).unwrap().1;
             let (mut journal, order, entries) = Journal::resume(&dir, &run).unwrap();
-            assert_eq!(order.inputs["n"], 1);
+            assert_eq!((&order.inputs["n"], seen), (&Value::from(1), entries.clone()));
             let kept = if torn == whole.len() { vec![entry(0), entry(1)] } else { vec![entry(0)] };
             assert_eq!(entries, kept);
             journal.append(&entry(2)).unwrap();

@@ -17,7 +17,7 @@ use super::resources;
 use crate::failure::{Class, Failure};
 use crate::models::Models;
 use crate::receipts::{ReceiptError, ReceiptFile, path_of};
-use crate::verification::{self, Verdict, Word};
+use crate::verification::{self, Verdict, Word, replaying};
 
 /// Which receipt.
 #[derive(Debug, Deserialize)]
@@ -133,7 +133,7 @@ pub(super) async fn judge(
     let (tell, mut heard) = watch::channel((0, 0));
     let mut work = spawn_blocking(move || {
         let _place = place;
-        let verdict = verification::replay_with(&file, &path, |done, of| {
+        let verdict = replaying::replay_with(&file, &path, |done, of| {
             tell.send_replace((done, of));
         });
         verdict.map_err(|error| Failure::of_load(&path, &error))
