@@ -10,11 +10,13 @@
 //! | [`embedder`] | a model that makes vectors, on this machine | by the model's digest, `consistent` at best |
 //! | [`echo`] | the prompt itself, word by word; for tests and measurements | `unverifiable` |
 //! | [`tool`] | a program, or a tool of an MCP server | `unverifiable` |
+//! | [`remote`] | an agent elsewhere that speaks A2A | `unverifiable` |
 //! | [`upstream`] | an OpenAI-compatible server | `unverifiable` |
 
 pub mod echo;
 pub mod embedder;
 pub mod model;
+pub mod remote;
 pub mod tool;
 pub mod upstream;
 

@@ -1,7 +1,7 @@
 //! The local API: what programs use the mesh by.
 //!
 //! It listens on loopback, where nobody needs a key until there is one. On another address, or once there is a key, every
-//! path but `/health` and the page at `/` needs a token.
+//! path but `/health`, `/.well-known/…` and the page at `/` needs a token.
 //!
 //! | room | concern |
 //! |---|---|
@@ -12,7 +12,9 @@
 //! | [`console`] | `/`: the page for people |
 //! | [`openai`] | `/v1/…`: what OpenAI's clients ask |
 //! | [`mcp`] | `/mcp`: what programs ask that let models use tools |
+//! | [`a2a`] | `/a2a/…`: what other agents ask |
 
+pub mod a2a;
 pub mod bounds;
 mod connections;
 pub mod console;
@@ -79,6 +81,7 @@ pub struct Server {
     address: SocketAddr,
     keys: Keys,
     names: Vec<String>,
+    private_webhooks: bool,
     bounds: Bounds,
 }
 
@@ -112,7 +115,14 @@ impl Server {
         };
         let listener = connections::listen(socket, &bounds).map_err(taken)?;
         let address = listener.local_addr().map_err(taken)?;
-        Ok(Self { listener, address, keys: Keys::default(), names: Vec::new(), bounds })
+        Ok(Self {
+            listener,
+            address,
+            keys: Keys::default(),
+            names: Vec::new(),
+            private_webhooks: false,
+            bounds,
+        })
     }
 
     /// Lets in who has one of these keys, or is their owner.
@@ -125,6 +135,12 @@ impl Server {
     #[must_use]
     pub fn with_names(self, names: Vec<String>) -> Self {
         Self { names, ..self }
+    }
+
+    /// Tells of tasks at any address that a client names, this machine's and this network's own included.
+    #[must_use]
+    pub fn with_private_webhooks(self, private_webhooks: bool) -> Self {
+        Self { private_webhooks, ..self }
     }
 
     /// Whether only programs on this machine reach it.
@@ -149,16 +165,18 @@ impl Server {
     pub async fn serve(self, api: Api, shutdown: CancellationToken) -> std::io::Result<()> {
         let local = self.is_local();
         let gate = Gate::new(api, self.keys, self.names, local, self.bounds);
-        connections::serve(self.listener, router(gate, &shutdown), self.bounds, shutdown).await;
+        let router = router(gate, &shutdown, self.private_webhooks);
+        connections::serve(self.listener, router, self.bounds, shutdown).await;
         Ok(())
     }
 }
 
-fn router(gate: Gate, shutdown: &CancellationToken) -> Router {
+fn router(gate: Gate, shutdown: &CancellationToken, private_webhooks: bool) -> Router {
     let guarded = Router::new()
         .merge(control::router())
         .merge(openai::router())
         .merge(mcp::router(shutdown))
+        .merge(a2a::router(private_webhooks))
         .fallback(|| async { openai::Error::unknown_path() })
         // The gate has bounded the body.
         .layer(DefaultBodyLimit::disable())

@@ -6,6 +6,7 @@
 //! ```toml
 //! bootstrap = ["/dns4/seed.example/tcp/5263"]
 //! api_name = ["mesh.example"] # by which others reach the API, beside its address
+//! push_private = true      # A2A clients may name addresses of this machine and its network to be told of their tasks at
 //! memory = "8GiB"          # for all models with their caches; three quarters of the machine's by default
 //! idle_unload_s = 3600     # a model without a job for so long leaves memory; by default when another needs the room
 //! approve = ["depth:1", "cost:50000", "tool:tool.shell"]   # ask before such jobs begin; `llamesh approve JOB` lets them
@@ -31,6 +32,11 @@
 //! [[agent]]
 //! capability = "text.generation"
 //! upstream = { url = "https://api.example/v1", model = "big-one", key_env = "BIG_ONE_KEY" }
+//!
+//! # An agent elsewhere that speaks A2A, with or without `key_env`.
+//! [[agent]]
+//! capability = "text.translation"
+//! a2a = { url = "https://agent.example", key_env = "AGENT_KEY" }
 //!
 //! # A program: arguments as JSON on its stdin, its answer on stdout. Without a shell, in an empty folder and environment.
 //! [[agent]]
@@ -82,6 +88,8 @@ pub struct Settings {
     pub api: Option<String>,
     /// Names by which others reach it, beside its address.
     pub api_name: Vec<String>,
+    /// Whether A2A's push notifications may go to this machine and its network.
+    pub push_private: bool,
     /// Whether to look for peers on the local network.
     pub lan: bool,
     /// The default agent's model: a name, a file of the hub, a path, or `-` for none.
@@ -126,12 +134,14 @@ pub struct AgentSettings {
     pub name: Option<String>,
     /// What it does.
     pub capability: Capability,
-    /// With which model; of this and the next four there is exactly one.
+    /// With which model; of this and the next five there is exactly one.
     pub model: Option<String>,
     /// `echo[:RATE]`.
     pub engine: Option<String>,
     /// With which server.
     pub upstream: Option<UpstreamSettings>,
+    /// With which agent elsewhere.
+    pub a2a: Option<RemoteSettings>,
     /// With which program.
     pub program: Option<ProgramSettings>,
     /// With which tool of an MCP server.
@@ -148,6 +158,16 @@ pub struct AgentSettings {
     /// For 1000 tokens of the answer, in micro-credits.
     #[serde(default)]
     pub price_completion: u64,
+}
+
+/// An agent elsewhere that speaks A2A.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteSettings {
+    /// Where its card is: the address before `/.well-known/agent-card.json`.
+    pub url: String,
+    /// The environment variable that holds the key for it; a key itself never stands in a file.
+    pub key_env: Option<String>,
 }
 
 /// An OpenAI-compatible server.
@@ -208,6 +228,7 @@ impl Settings {
             external: list(self.external, file.external),
             api: self.api.or(file.api),
             api_name: list(self.api_name, file.api_name),
+            push_private: self.push_private || file.push_private,
             lan: self.lan || file.lan,
             model: self.model.or(file.model),
             capability: list(self.capability, file.capability),
@@ -296,6 +317,8 @@ pub enum Backend {
     Mcp(McpSettings),
     /// A model, by name or file.
     Model(String),
+    /// An agent elsewhere.
+    Remote(RemoteSettings),
     /// A program.
     Program(ProgramSettings),
     /// A server.
@@ -335,6 +358,7 @@ impl AgentSettings {
             self.model.clone().map(Backend::Model).map(Ok),
             self.engine.as_deref().map(parse_engine),
             self.upstream.clone().map(Backend::Upstream).map(Ok),
+            self.a2a.clone().map(Backend::Remote).map(Ok),
             self.program
                 .clone()
                 .map(|program| program.check().map(|()| Backend::Program(program)).map_err(wrong)),
@@ -343,7 +367,7 @@ impl AgentSettings {
         let mut backends = backends.into_iter().flatten();
         match (backends.next(), backends.next()) {
             (Some(backend), None) => backend,
-            _ => Err(wrong("needs exactly one of model, engine, upstream, program and mcp".to_owned())),
+            _ => Err(wrong("needs exactly one of model, engine, upstream, a2a, program and mcp".to_owned())),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crypto::{Network, PeerId, Verified};
+use crypto::{Network, PeerId, SecretKey, Verified};
 use protocol::event::{JobEvent, RunId, Submission};
 use protocol::job::Salt;
 use protocol::ledger::Account;
@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::agents::Agents;
 use crate::clock;
 use crate::jobs::JobView;
+use crate::jws::Jws;
 use crate::net::{self, Net};
 use crate::patron::{Hold, Patron};
 
@@ -26,6 +27,7 @@ pub struct NodeHandle {
     pub(crate) net: Net,
     pub(crate) network: Network,
     pub(crate) agents: Agents,
+    pub(crate) key: SecretKey,
     pub(crate) joined: watch::Receiver<Joining>,
     pub(crate) patron: Option<Arc<dyn Patron>>,
 }
@@ -86,6 +88,11 @@ impl NodeHandle {
     /// Which mesh it is part of.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// Signs something for programs that do not speak the mesh's protocol: `header` is the text of a JSON object.
+    pub fn jws(&self, header: &str, payload: &[u8]) -> Jws {
+        Jws::sign(&self.key, header, payload)
     }
 
     /// The same peer, for jobs that somebody else pays for.

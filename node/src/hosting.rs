@@ -28,6 +28,7 @@ use self::volume::Volume;
 use crate::agents::echo::Echo;
 use crate::agents::embedder::EmbedderAgent;
 use crate::agents::model::ModelAgent;
+use crate::agents::remote::{Remote, RemoteError};
 use crate::agents::tool::mcp::{McpError, McpTool};
 use crate::agents::tool::program::Program;
 use crate::agents::tool::{Tool, ToolAgent};
@@ -205,6 +206,12 @@ impl<'a> Host<'a> {
                 let program = open.map_err(Failure::of(Class::Internal))?.map_err(unread)?;
                 self.tool(Tool::Program(program), (name, capability), price)
             }
+            Backend::Remote(settings) => {
+                let capability = capability.unwrap_or_else(Capability::text_generation);
+                let key = settings.key_env.map(|variable| key(&variable, &settings.url)).transpose()?;
+                let remote = Remote::connect(&settings.url, key, (capability, price)).await;
+                Arc::new(remote.map_err(|error| Unhosted::of_remote(&settings.url, &error))?.named(name))
+            }
             Backend::Upstream(settings) => {
                 let capability = capability.unwrap_or_else(Capability::text_generation);
                 let server = server(settings)?;
@@ -302,6 +309,15 @@ impl Unhosted {
         }
     }
 
+    /// As with a tool's server: one that is down may be up again.
+    fn of_remote(url: &str, error: &RemoteError) -> Self {
+        let failure = Failure::new(Class::Usage, format!("the agent at {url}: {error}"));
+        match error {
+            RemoteError::Address(_) => Self::Failed(failure),
+            _ => Self::Damaged(failure),
+        }
+    }
+
     fn into_failure(self) -> Failure {
         match self {
             Self::Damaged(failure) | Self::Failed(failure) => failure,
@@ -317,12 +333,15 @@ impl From<Failure> for Unhosted {
 
 fn server(settings: UpstreamSettings) -> Result<Server, Failure> {
     let UpstreamSettings { url, model, key_env } = settings;
-    let key = |variable: String| {
-        let missing =
-            |_| Failure::new(Class::Usage, format!("the environment has no {variable}, the key of {url}"));
-        ApiKey::new(&std::env::var(&variable).map_err(missing)?).map_err(Failure::of(Class::Usage))
-    };
-    Ok(Server { api_key: key_env.map(key).transpose()?, base_url: url.clone(), model })
+    let api_key = key_env.map(|variable| key(&variable, &url)).transpose()?;
+    Ok(Server { api_key, base_url: url, model })
+}
+
+/// The key for an address, as the environment has it.
+fn key(variable: &str, url: &str) -> Result<ApiKey, Failure> {
+    let missing =
+        |_| Failure::new(Class::Usage, format!("the environment has no {variable}, the key of {url}"));
+    ApiKey::new(&std::env::var(variable).map_err(missing)?).map_err(Failure::of(Class::Usage))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! | [`net`] | bytes to peers and from peers; the only room that knows libp2p |
 //! | [`datadir`], [`journal`], [`receipts`] | what is kept |
 //! | [`plans`] | plans of many jobs, and what is kept of their runs |
+//! | [`jws`] | signatures for programs that do not speak the mesh's protocol |
 //! | [`models`] | how a model gets onto this machine |
 //! | [`api`] | the local HTTP API, OpenAI's shape included |
 //! | [`config`], [`hosting`] | flags, environment and `llamesh.toml` → a peer's agents |
@@ -37,6 +38,7 @@ pub mod handle;
 pub mod hosting;
 pub mod jobs;
 pub mod journal;
+pub mod jws;
 pub mod models;
 pub mod net;
 pub mod patron;
@@ -115,8 +117,9 @@ impl Node {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (productions, produced) = mpsc::channel(PRODUCTIONS);
         let (joining, joined) = watch::channel(handle::Joining::default());
-        let (network, agents, patron) = (config.network.clone(), config.agents.clone(), None);
-        let handle = NodeHandle { commands: sender, net: net.clone(), network, agents, joined, patron };
+        let (network, agents, key) = (config.network.clone(), config.agents.clone(), config.key.clone());
+        let handle =
+            NodeHandle { commands: sender, net: net.clone(), network, agents, key, joined, patron: None };
         let shutdown = CancellationToken::new();
 
         let mut peer = Peer::new(config.peer, config.network.clone(), config.key);

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use node::models::{Models, Silent};
 use support::{Home, LIMIT, Peer, Process, shown};
 
+/// Tokens of an echo in a second: slow enough to be taken back, and fast enough to be waited for.
+const ECHO: &str = "echo:100";
 /// A provider loads two models first; a client imports half of Python.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The libraries; each has a list of packages and a program.
@@ -63,6 +65,15 @@ fn the_protocol_s_own_client_reaches_all_tools_over_http_and_pipes() {
     }
 }
 
+#[test]
+fn the_a2a_library_works_at_a_peer() {
+    let peer = Home::patient(PATIENCE).up(&["--engine", ECHO, "--push-private"]);
+    match environment("a2a") {
+        Ok(python) => check("a2a", &python, &peer),
+        Err(why) => eprintln!("SKIPPED: a2a cannot be installed here: {why}"),
+    }
+}
+
 /// A peer that generates and makes vectors.
 fn provider(cache: &str) -> Peer {
     let home = Home::patient(PATIENCE);
@@ -79,7 +90,8 @@ fn check(library: &str, python: &Path, gateway: &Peer) {
     let mut program = Command::new(python);
     program
         .arg(folder().join(format!("check_{library}.py")))
-        .env("BASE_URL", format!("{}/v1", gateway.api()));
+        .env("BASE_URL", format!("{}/v1", gateway.api()))
+        .env("A2A_URL", gateway.api());
     program.env("MODEL", "smollm2").env("EMBEDDER", "minilm").env("PYTHONDONTWRITEBYTECODE", "1");
     let outcome = Process::start(program, PATIENCE).finish();
     assert_eq!(outcome.code, 0, "{library}: {outcome:?}");

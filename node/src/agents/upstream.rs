@@ -10,7 +10,7 @@
 //! | `request` | a job as the body of a request |
 //! | `answer` | a stream of events as pieces of text and a finish |
 
-mod answer;
+pub(super) mod answer;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -47,8 +47,13 @@ impl ApiKey {
         Ok(Self(header))
     }
 
+    /// What a request carries.
+    pub(super) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+
     /// A text without the key in it, should a server have repeated it.
-    fn hidden_in(&self, text: &str) -> String {
+    pub(super) fn hidden_in(&self, text: &str) -> String {
         let key = self.0.to_str().unwrap_or_default().trim_start_matches("Bearer ");
         if key.is_empty() { text.to_owned() } else { text.replace(key, "(key)") }
     }
@@ -158,8 +163,8 @@ impl Upstream {
         }
         let url = format!("{}/{path}", self.server.base_url.trim_end_matches('/'));
         let mut request = self.client.post(url).json(&Body::new(&self.server.model, asked)?);
-        if let Some(ApiKey(header)) = &self.server.api_key {
-            request = request.header(AUTHORIZATION, header.clone());
+        if let Some(key) = &self.server.api_key {
+            request = request.header(AUTHORIZATION, key.header());
         }
         let response = request.send().await.map_err(|error| failed(&error))?;
         match response.status() {
@@ -250,7 +255,7 @@ impl Run {
     }
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     deadline: Instant,
     work: impl Future<Output = Result<T, JobError>>,
 ) -> Result<T, JobError> {
@@ -271,12 +276,12 @@ pub(super) fn client(base_url: &str) -> Result<Client, UpstreamError> {
 }
 
 /// A server that cannot be reached or breaks off. Its address is the operator's, so only the log has it.
-fn failed(error: &reqwest::Error) -> JobError {
+pub(super) fn failed(error: &reqwest::Error) -> JobError {
     tracing::warn!(%error, "the upstream server failed");
     JobError::Engine
 }
 
-fn retry_after(response: &Response) -> u64 {
+pub(super) fn retry_after(response: &Response) -> u64 {
     let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let seconds = header.and_then(|text| text.trim().parse::<u64>().ok());
     seconds.map_or(RETRY_AFTER_MS, |seconds| seconds.saturating_mul(1000).min(MAX_RETRY_AFTER_MS))
@@ -286,7 +291,7 @@ fn retry_after(response: &Response) -> u64 {
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Silence in the middle of an answer after which a server is given up; before its first byte the deadline counts.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// When to come back to a server that does not say, and the latest that is believed.
 const RETRY_AFTER_MS: u64 = 1000;
 const MAX_RETRY_AFTER_MS: u64 = 3600 * 1000;

@@ -27,6 +27,9 @@ use crate::clock;
 
 /// Bodies are counted in pieces of so many bytes.
 const PIECE: usize = 1024;
+/// What whoever looks for this peer may read without a token. It is signed in the name that `Host` says, so it passes the gate
+/// all the same.
+const PUBLIC: &str = "/.well-known/";
 
 /// What all requests pass.
 #[derive(Debug)]
@@ -38,6 +41,14 @@ pub(super) struct Gate {
     bounds: Bounds,
     requests: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+}
+
+/// Who asks, for handlers that keep something for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entrance {
+    pub(super) caller: Caller,
+    /// Whether everybody needs a token.
+    pub(super) locked: bool,
 }
 
 /// What a request takes up until its answer has left, or nobody waits for it any more.
@@ -80,7 +91,8 @@ impl Gate {
         let local = request.extensions().get::<Local>().ok_or(Refusal::ForeignHost)?.0;
         let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
         means_us(local, &self.names, text(header::HOST), text(header::ORIGIN))?;
-        let caller = self.caller(request.headers())?;
+        let public = request.uri().path().starts_with(PUBLIC);
+        let caller = if public { Caller::Owner } else { self.caller(request.headers())? };
         let visit = match caller {
             Caller::Owner => None,
             Caller::Key(_) if request.uri().path().starts_with("/control/") => {
@@ -95,16 +107,22 @@ impl Gate {
         };
         let extensions = request.extensions_mut();
         extensions.insert(api);
-        extensions.insert(caller);
+        extensions.insert(Entrance { caller, locked: self.locked() });
         match &visit {
             Some(visit) => drop(extensions.insert(Arc::clone(visit))),
+            None if public => {}
             None => drop(extensions.insert(self.keys.clone())),
         }
         Ok(Place { _permit: permit, visit, _waiting: None })
     }
 
+    /// Whether everybody needs a token.
+    fn locked(&self) -> bool {
+        !self.loopback || self.keys.exist()
+    }
+
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        if self.loopback && !self.keys.exist() {
+        if !self.locked() {
             // Clients of OpenAI always send a key; here it means nothing.
             return Ok(Caller::Owner);
         }

@@ -59,7 +59,7 @@ struct Entry {
 }
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
     /// The peer's owner, or anybody on this machine where no key is needed.
     Owner,

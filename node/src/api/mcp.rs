@@ -50,8 +50,7 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::tower::StreamableHttpServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::Waiting;
-use super::keys::Caller;
+use super::gate::{Entrance, Waiting};
 use super::refusal::Refusal;
 use sessions::Sessions;
 use translator::Translator;
@@ -90,7 +89,7 @@ impl Endpoint {
 
 /// One request. A session of somebody else is as unknown as one that never was.
 async fn serve(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
-    let Some(caller) = request.extensions().get::<Caller>().copied() else {
+    let Some(Entrance { caller, .. }) = request.extensions().get().copied() else {
         return Refusal::NoToken.into_response();
     };
     let named = request.headers().get(&SESSION).map(name);

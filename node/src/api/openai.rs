@@ -52,10 +52,13 @@ mod turn;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use protocol::JobSpec;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::Api;
 use super::refusal::Refusal;
@@ -97,6 +100,25 @@ impl<S: Sync> FromRequestParts<S> for Gateway {
         let Api { node, .. } = Api::from_request_parts(parts, state).await?;
         let memory = parts.extensions.get::<Arc<Memory>>().cloned().unwrap_or_default();
         Ok(Self { node, memory })
+    }
+}
+
+/// What other gateways aim their jobs by, so that models, options and `auto` mean the same everywhere.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sight(Arc<Memory>);
+
+impl Sight {
+    /// The job of a request to `model`, with what is said of the mesh beside it.
+    pub(super) async fn aim(
+        &self,
+        node: &NodeHandle,
+        model: &str,
+        said: &Map<String, Value>,
+        request: JobRequest,
+    ) -> Result<JobSpec, Error> {
+        let gateway = Gateway { node: node.clone(), memory: Arc::clone(&self.0) };
+        let options = Options::read(&HeaderMap::new(), Some(said))?;
+        Ok(target::aim(&gateway, model, &options, request).await?.spec)
     }
 }
 

@@ -50,6 +50,9 @@ pub(super) struct Up {
     /// A name by which others reach the API, beside its address (repeatable)
     #[arg(long, env = "LLAMESH_API_NAME", value_name = "NAME", value_delimiter = ',')]
     api_name: Vec<String>,
+    /// Tell A2A clients of their tasks at whatever address they name, this machine's and its network's included
+    #[arg(long, env = "LLAMESH_PUSH_PRIVATE", value_parser = FalseyValueParser::new())]
+    push_private: bool,
     /// Find peers on the local network
     #[arg(long, env = "LLAMESH_LAN", value_parser = FalseyValueParser::new())]
     lan: bool,
@@ -153,6 +156,7 @@ impl Up {
             external: self.external,
             api: self.api,
             api_name: self.api_name,
+            push_private: self.push_private,
             lan: self.lan,
             model: self.model,
             capability: self.capability,
@@ -188,6 +192,7 @@ async fn api(settings: &Settings, held: &Held) -> Result<Server, Failure> {
         print::say(&format!("your token is in {}{shown}", file.display()));
         print::say("make keys for others with: llamesh keys create NAME");
     }
+    let server = server.with_private_webhooks(settings.push_private);
     Ok(server.with_keys(keys).with_names(settings.api_name.clone()))
 }
 

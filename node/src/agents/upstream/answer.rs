@@ -37,9 +37,7 @@ impl Answer {
         B: AsRef<[u8]> + 'static,
         E: fmt::Display + 'static,
     {
-        let events = Bounded { body: Box::pin(body), event: 0, line: 0 }.eventsource();
-        let texts = events.map(|event| event.map(|event| event.data).map_err(|error| broken(&error)));
-        Self { events: Box::pin(texts), ready: VecDeque::new() }
+        Self { events: Box::pin(events(body, MAX_EVENT)), ready: VecDeque::new() }
     }
 
     /// The next piece. Whoever has seen the finish does not ask again.
@@ -58,6 +56,19 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("ready", &self.ready.len()).finish_non_exhaustive()
     }
+}
+
+/// The data of a stream's events, none of which has more than `most` bytes.
+pub(in crate::agents) fn events<B, E>(
+    body: impl Stream<Item = Result<B, E>> + Send + 'static,
+    most: usize,
+) -> impl Stream<Item = Result<String, JobError>> + Send
+where
+    B: AsRef<[u8]> + 'static,
+    E: fmt::Display + 'static,
+{
+    let events = Bounded { body: Box::pin(body), event: 0, line: 0, most }.eventsource();
+    events.map(|event| event.map(|event| event.data).map_err(|error| broken(&error)))
 }
 
 /// One event. Both kinds of completion are read by it: a chat's text is in `delta`, raw text in `text`.
@@ -131,7 +142,7 @@ fn pieces(event: &str) -> Result<Vec<Piece>, JobError> {
 }
 
 /// A text in pieces that fit a frame, characters whole.
-fn split(mut text: &str) -> impl Iterator<Item = String> {
+pub(in crate::agents) fn split(mut text: &str) -> impl Iterator<Item = String> {
     std::iter::from_fn(move || {
         let (piece, rest) = text.split_at(text.floor_char_boundary(MAX_PIECE));
         text = rest;
@@ -140,7 +151,7 @@ fn split(mut text: &str) -> impl Iterator<Item = String> {
 }
 
 /// What a server has to say about a bad request: its message where it is JSON, the beginning of its text where not.
-pub(super) async fn complaint(mut response: Response) -> String {
+pub(in crate::agents) async fn complaint(mut response: Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let left = MAX_COMPLAINT - body.len();
@@ -171,6 +182,8 @@ struct Bounded<S> {
     event: usize,
     /// Bytes since the last line feed.
     line: usize,
+    /// Bytes that an event may have.
+    most: usize,
 }
 
 impl<S> Bounded<S> {
@@ -185,7 +198,7 @@ impl<S> Bounded<S> {
                 b'\r' => {}
                 _ => self.line += 1,
             }
-            if self.event > MAX_EVENT {
+            if self.event > self.most {
                 return false;
             }
         }
@@ -216,7 +229,7 @@ where
 struct Broken(String);
 
 /// The operator learns why from the log; the requester, that another provider may succeed.
-fn broken(why: &dyn fmt::Display) -> JobError {
+pub(in crate::agents) fn broken(why: &dyn fmt::Display) -> JobError {
     tracing::warn!(%why, "the upstream server's answer is broken");
     JobError::Engine
 }
@@ -302,7 +315,7 @@ mod tests {
             let endless = line.repeat(1 + 1024 / line.len());
             let mut taken = 0;
             let body = std::iter::from_fn(|| Some(endless.clone())).inspect(|chunk| taken += chunk.len());
-            let mut bounded = Bounded { body: Box::pin(()), event: 0, line: 0 };
+            let mut bounded = Bounded { body: Box::pin(()), event: 0, line: 0, most: MAX_EVENT };
             assert!(body.take(1000).any(|chunk| !bounded.fits(&chunk)), "{line:?}");
             assert!(taken <= MAX_EVENT + endless.len());
         }

@@ -33,7 +33,7 @@ impl Error {
     /// For paths that are not there.
     pub fn unknown_path() -> Self {
         let message = "no such path; this peer serves /v1/models, /v1/chat/completions, /v1/completions, \
-                       /v1/embeddings, /v1/responses, /tokenize, /detokenize, /tokenizer_info and /health";
+                       /v1/embeddings, /v1/responses, /tokenize, /detokenize, /tokenizer_info, /mcp, /a2a, /.well-known/agent-card.json and /health";
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
@@ -111,15 +111,15 @@ impl Error {
     }
 
     /// Which parameter is wrong.
-    pub(super) fn param(&self) -> Option<&str> {
+    pub(in crate::api) fn param(&self) -> Option<&str> {
         self.param.as_deref()
     }
 
-    pub(super) fn code(&self) -> &str {
+    pub(in crate::api) fn code(&self) -> &str {
         &self.code
     }
 
-    pub(super) fn message(&self) -> &str {
+    pub(in crate::api) fn message(&self) -> &str {
         &self.message
     }
 
