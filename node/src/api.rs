@@ -9,6 +9,7 @@
 //! | [`gate`](crate::api), [`refusal`] | what every request passes, and why one does not |
 //! | [`keys`] | who may ask from elsewhere, for what, and at whose cost |
 //! | [`control`] | `/control/…`: what the command line asks |
+//! | `metrics` | `/metrics`: what Prometheus asks |
 //! | [`openai`] | `/v1/…`: what OpenAI's clients ask |
 
 pub mod bounds;
@@ -16,6 +17,7 @@ mod connections;
 pub mod control;
 mod gate;
 pub mod keys;
+mod metrics;
 pub mod openai;
 mod patience;
 pub mod refusal;
@@ -153,6 +155,7 @@ impl Server {
 fn router(gate: Gate) -> Router {
     let guarded = Router::new()
         .merge(control::router())
+        .merge(metrics::router())
         .merge(openai::router())
         .fallback(|| async { openai::Error::unknown_path() })
         // The gate has bounded the body.

@@ -16,10 +16,12 @@
 //! | [`net`] | bytes to peers and from peers; the only room that knows libp2p |
 //! | [`datadir`], [`journal`], [`receipts`] | what is kept |
 //! | [`plans`] | plans of many jobs, and what is kept of their runs |
+//! | [`metrics`](crate) | what is counted of a peer, for whoever watches it |
 //! | [`models`] | how a model gets onto this machine |
 //! | [`api`] | the local HTTP API, OpenAI's shape included |
 //! | [`config`], [`hosting`] | flags, environment and `llamesh.toml` → a peer's agents |
 //! | [`sdk`] | the mesh for Rust programs, in ten lines |
+//! | [`traces`] | what happened to a job, for whoever watches several peers |
 //! | [`cli`] | the program |
 
 mod affinity;
@@ -37,6 +39,7 @@ pub mod handle;
 pub mod hosting;
 pub mod jobs;
 pub mod journal;
+mod metrics;
 pub mod models;
 pub mod net;
 pub mod patron;
@@ -44,6 +47,7 @@ pub mod plans;
 pub mod receipts;
 pub mod request;
 pub mod sdk;
+pub mod traces;
 mod translate;
 pub mod verification;
 
@@ -60,7 +64,9 @@ use crate::driver::Driver;
 use crate::failure::{Class, Failure};
 use crate::handle::NodeHandle;
 use crate::journal::Journal;
+use crate::metrics::Metrics;
 use crate::net::{Address, Net, NetConfig};
+use crate::traces::Traces;
 
 /// Commands that wait for the driver. Each is one click or one request of a local program.
 const COMMANDS: usize = 256;
@@ -111,12 +117,30 @@ impl Node {
     /// # Errors
     /// [`Failure`] of the class `Network` when an address cannot be listened on.
     pub async fn start(config: NodeConfig) -> Result<Self, Failure> {
-        let (net, events) = Net::start(net_config(&config)).await?;
+        Self::start_traced(config, Traces::default()).await
+    }
+
+    /// The same, with its jobs traced.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_traced(config: NodeConfig, traces: Traces) -> Result<Self, Failure> {
+        let metrics = Metrics::default();
+        let (net, events) = Net::start_counted(net_config(&config), metrics.clone()).await?;
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (productions, produced) = mpsc::channel(PRODUCTIONS);
         let (joining, joined) = watch::channel(handle::Joining::default());
-        let (network, agents, patron) = (config.network.clone(), config.agents.clone(), None);
-        let handle = NodeHandle { commands: sender, net: net.clone(), network, agents, joined, patron };
+        let handle = NodeHandle {
+            commands: sender,
+            net: net.clone(),
+            network: config.network.clone(),
+            agents: config.agents.clone(),
+            joined,
+            patron: None,
+            metrics: metrics.clone(),
+            traces: traces.clone(),
+            trace: None,
+        };
         let shutdown = CancellationToken::new();
 
         let mut peer = Peer::new(config.peer, config.network.clone(), config.key);
@@ -137,7 +161,7 @@ impl Node {
             productions,
             joining,
             shutdown: shutdown.clone(),
-            state: driver::State::default(),
+            state: driver::State::watched(metrics, traces),
         };
         Ok(Self { handle, receipts: config.receipts, shutdown, driver: tokio::spawn(driver.run()) })
     }
