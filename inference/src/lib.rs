@@ -110,4 +110,4 @@ pub use sample::{Sampling, SamplingError};
 pub use schedule::Tenant;
 pub use scoring::{ScoreStep, Scoring, Text};
 pub use tools::{CallSyntax, Tool, ToolCall, ToolChoice, ToolError};
-pub use worker::{Cancel, Event, Flow, Job, Serving, Submission, SubmitError, Tally, Worker};
+pub use worker::{Cancel, Event, Flow, Job, Load, Serving, Submission, SubmitError, Tally, Worker};

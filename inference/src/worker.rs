@@ -169,6 +169,12 @@ pub struct Tally {
     pub rows: u64,
     /// Tokens that need not be read, because they had been before.
     pub reused: u64,
+    /// Jobs that began with something that had been read before.
+    pub hits: u64,
+    /// Jobs that began with nothing.
+    pub misses: u64,
+    /// How long all passes took together.
+    pub busy: Duration,
     /// Jobs that were set back for want of memory.
     pub preempted: u64,
     /// Kept sequences that were given up for want of memory.

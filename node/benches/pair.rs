@@ -9,6 +9,7 @@ use node::handle::NodeHandle;
 use node::journal::Journal;
 use node::net::Address;
 use node::request::JobRequest;
+use node::traces::Traces;
 use node::{Node, NodeConfig, clock};
 use protocol::event::JobEvent;
 use protocol::{Capability, peer};
@@ -37,11 +38,16 @@ pub(crate) struct Course {
 impl Pair {
     /// Starts both and waits until they know each other.
     pub(crate) async fn meet(agents: Agents) -> Result<Self, Failed> {
+        Self::meet_traced(agents, Traces::default()).await
+    }
+
+    /// The same, traced.
+    pub(crate) async fn meet_traced(agents: Agents, traces: Traces) -> Result<Self, Failed> {
         let folder = tempfile::tempdir()?;
-        let provider = start(&folder, 1, agents, Vec::new()).await?;
+        let provider = start_traced(&folder, 1, (agents, Vec::new()), traces.clone()).await?;
         let snapshot = provider.handle().snapshot().await?;
         let bootstrap = snapshot.listening.iter().map(|address| address.with_peer(&snapshot.me)).collect();
-        let asker = start(&folder, 2, Agents::default(), bootstrap).await?;
+        let asker = start_traced(&folder, 2, (Agents::default(), bootstrap), traces).await?;
         while asker.handle().find(Some(Capability::text_generation())).await?.is_empty() {}
         Ok(Self { asker, provider, folder })
     }
@@ -109,6 +115,15 @@ pub(crate) async fn start(
     agents: Agents,
     bootstrap: Vec<Address>,
 ) -> Result<Node, Failed> {
+    start_traced(folder, seed, (agents, bootstrap), Traces::default()).await
+}
+
+async fn start_traced(
+    folder: &TempDir,
+    seed: u8,
+    (agents, bootstrap): (Agents, Vec<Address>),
+    traces: Traces,
+) -> Result<Node, Failed> {
     let (journal, entries) = Journal::open(&folder.path().join(format!("journal-{seed}.redb")))?;
     let receipts = folder.path().join(format!("receipts-{seed}"));
     std::fs::create_dir(&receipts)?;
@@ -126,5 +141,5 @@ pub(crate) async fn start(
         receipts: Some(receipts),
         peer: peer::Config::default(),
     };
-    Ok(Node::start(config).await?)
+    Ok(Node::start_traced(config, traces).await?)
 }

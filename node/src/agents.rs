@@ -24,7 +24,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use crypto::{Digest, PeerId, Verified};
 use protocol::error::Feature;
@@ -138,6 +139,18 @@ pub struct Context {
     productions: mpsc::Sender<Produced>,
     window: Arc<Semaphore>,
     node: NodeHandle,
+    begun: Beginning,
+}
+
+/// When an agent began to work, after it had waited for its turn. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beginning(Arc<OnceLock<Instant>>);
+
+impl Beginning {
+    /// Nothing where the agent does not say, or still waits.
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.0.get().copied()
+    }
 }
 
 /// The windows of the requesters that agents work for: all runs for one requester share its stream, and so its window.
@@ -164,7 +177,17 @@ impl Context {
         window: Arc<Semaphore>,
         node: NodeHandle,
     ) -> Self {
-        Self { run, productions, window, node }
+        Self { run, productions, window, node, begun: Beginning::default() }
+    }
+
+    /// The same, which tells when the work begins.
+    pub(crate) fn telling(self, begun: Beginning) -> Self {
+        Self { begun, ..self }
+    }
+
+    /// The job has its turn: it waits for no other one any more. An agent that never has jobs wait need not say so.
+    pub fn begin(&self) {
+        self.begun.0.get_or_init(Instant::now);
     }
 
     /// The prompt has been rendered. To be called first, by engines with token ids only.

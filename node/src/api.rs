@@ -10,6 +10,7 @@
 //! | [`keys`] | who may ask from elsewhere, for what, and at whose cost |
 //! | [`control`] | `/control/…`: what the command line and the console ask |
 //! | [`console`] | `/`: the page for people |
+//! | `metrics` | `/metrics`: what Prometheus asks |
 //! | [`openai`] | `/v1/…`: what OpenAI's clients ask |
 //! | [`mcp`] | `/mcp`: what programs ask that let models use tools |
 //! | [`a2a`] | `/a2a/…`: what other agents ask |
@@ -22,6 +23,7 @@ pub mod control;
 mod gate;
 pub mod keys;
 pub mod mcp;
+mod metrics;
 pub mod openai;
 mod patience;
 pub mod refusal;
@@ -174,6 +176,7 @@ impl Server {
 fn router(gate: Gate, shutdown: &CancellationToken, private_webhooks: bool) -> Router {
     let guarded = Router::new()
         .merge(control::router())
+        .merge(metrics::router())
         .merge(openai::router())
         .merge(mcp::router(shutdown))
         .merge(a2a::router(private_webhooks))

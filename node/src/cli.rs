@@ -11,6 +11,7 @@ mod doctor;
 mod find;
 mod jobs;
 mod keys;
+mod log;
 mod market;
 mod mcp;
 mod models;
@@ -31,10 +32,11 @@ use std::process::ExitCode;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use crypto::Network;
-use tracing_subscriber::EnvFilter;
 
+use crate::config::LogFormat;
 use crate::datadir::DataDir;
 use crate::failure::{Class, Failure};
+use crate::traces::Traces;
 
 /// A mesh in which any peer can put its model to work for any other, and prove what it did.
 #[derive(Debug, Parser)]
@@ -61,6 +63,12 @@ struct Common {
     /// Say more on stderr (RUST_LOG says what in detail)
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// How to write the log on stderr [default: text, with --json json]
+    #[arg(long, global = true, env = "LLAMESH_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Send traces to this OpenTelemetry collector (OTLP over HTTP), like http://127.0.0.1:4318
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,7 +145,7 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    start_log(&cli.common);
+    log::start(&cli.common, cli.log_format());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::of(Class::Internal))?;
     let common = cli.common;
@@ -169,19 +177,16 @@ fn run(cli: Cli) -> Result<(), Failure> {
     result
 }
 
-fn start_log(common: &Common) {
-    let level = match common.verbose {
-        // Kademlia warns when a first peer, which has nobody to ask, looks for others: no news. Nor is it news when an
-        // MCP client asks for what is not there, or leaves.
-        0 => "warn,libp2p_kad=error,rmcp=off",
-        1 => "llamesh=info,node=info,warn",
-        2 => "node=debug,inference=debug,info",
-        _ => "debug",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if common.json { log.json().init() } else { log.compact().without_time().init() }
+impl Cli {
+    /// How the log is written: as typed, else as the file of a peer says, else as the answers are.
+    fn log_format(&self) -> LogFormat {
+        let usual = if self.common.json { LogFormat::Json } else { LogFormat::Text };
+        let file = || match &self.command {
+            Command::Up(up) => up.log_format(&self.common),
+            _ => None,
+        };
+        self.common.log_format.or_else(file).unwrap_or(usual)
+    }
 }
 
 impl Common {
@@ -191,5 +196,10 @@ impl Common {
 
     fn network(&self) -> Network {
         self.network.clone().unwrap_or_default()
+    }
+
+    /// Where traces go: nowhere unless somebody said.
+    fn traces(&self) -> Result<Traces, Failure> {
+        Traces::named(self.otlp.as_deref())
     }
 }

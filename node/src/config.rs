@@ -9,6 +9,8 @@
 //! push_private = true      # A2A clients may name addresses of this machine and its network to be told of their tasks at
 //! memory = "8GiB"          # for all models with their caches; three quarters of the machine's by default
 //! idle_unload_s = 3600     # a model without a job for so long leaves memory; by default when another needs the room
+//! otlp = "http://127.0.0.1:4318"   # send traces to this OpenTelemetry collector
+//! log_format = "json"      # or text: how it speaks on stderr
 //! approve = ["depth:1", "cost:50000", "tool:tool.shell"]   # ask before such jobs begin; `llamesh approve JOB` lets them
 //!
 //! [market]
@@ -56,6 +58,7 @@ use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use crypto::Network;
 use protocol::approval::Rule;
 use protocol::market::Strategy;
@@ -112,10 +115,24 @@ pub struct Settings {
     pub idle_unload_s: Option<u64>,
     /// Of which jobs of its own somebody is asked before they begin.
     pub approve: Vec<Rule>,
+    /// The collector that traces are sent to.
+    pub otlp: Option<String>,
+    /// How the log is written.
+    pub log_format: Option<LogFormat>,
     /// How this peer bids.
     pub market: MarketSettings,
     /// Agents.
     pub agent: Vec<AgentSettings>,
+}
+
+/// How the log is written on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON document a line, with times; with the trace that a line belongs to, where there is one
+    Json,
+    /// For people
+    Text,
 }
 
 /// How a peer bids: rules that apply to the price of each offer, in order ([`Strategy`]).
@@ -240,6 +257,8 @@ impl Settings {
             memory: self.memory.or(file.memory),
             idle_unload_s: self.idle_unload_s.or(file.idle_unload_s),
             approve: list(self.approve, file.approve),
+            otlp: self.otlp.or(file.otlp),
+            log_format: self.log_format.or(file.log_format),
             market: if self.market.rules.0.is_empty() { file.market } else { self.market },
             agent: list(self.agent, file.agent),
         }
@@ -427,6 +446,14 @@ mod tests {
         assert_eq!(over.threads, NonZeroUsize::new(1));
         assert_eq!(settings("").over(settings("threads = 3")).threads, NonZeroUsize::new(3));
         assert!(toml::from_str::<Settings>("threads = 0").is_err());
+    }
+
+    #[test]
+    fn where_traces_go_and_how_the_log_is_written_can_be_said_in_the_file() {
+        let file = "otlp = \"http://a\"\nlog_format = \"json\"";
+        let over = settings("log_format = \"text\"").over(settings(file));
+        assert_eq!((over.otlp.as_deref(), over.log_format), (Some("http://a"), Some(LogFormat::Text)));
+        assert!(toml::from_str::<Settings>("log_format = \"xml\"").is_err());
     }
 
     #[test]

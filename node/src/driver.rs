@@ -5,6 +5,8 @@
 //! is the disk, in [`Output::Record`], because what follows depends on it.
 
 mod notice;
+mod report;
+mod witness;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -24,16 +26,20 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{AbortHandle, block_in_place};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::affinity::Affinity;
 use crate::agents::{Agents, Context, Job, Produced, Windows};
 use crate::clock;
 use crate::discovery::{self, Action, Asker, Discovery};
-use crate::handle::{Command, Joining, KnownPeer, NodeHandle, Subscriber};
+use crate::handle::{Command, Joining, NodeHandle, Subscriber};
 use crate::jobs::Jobs;
 use crate::journal::{Journal, JournalError};
+use crate::metrics::Metrics;
 use crate::net::{self, Events, GossipToken, Net, NetEvent, Role, Verdict};
+use crate::traces::Traces;
 use crate::translate;
+use witness::Witness;
 
 /// Productions taken in one turn: enough to amortise the turn, few enough that the network is heard in between.
 const BATCH: usize = 64;
@@ -63,7 +69,7 @@ pub(crate) struct Driver {
 }
 
 /// What the loop keeps for correlation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     runs: BTreeMap<RunId, AbortHandle>,
     windows: Windows,
@@ -72,8 +78,26 @@ pub(crate) struct State {
     next_inbound: u64,
     affinity: Affinity,
     jobs: Jobs,
+    witness: Witness,
     /// Goes with the next frame to a requester: the window of the agent that produced it.
     permit: Option<OwnedSemaphorePermit>,
+}
+
+impl State {
+    /// Nothing yet, and whatever comes is counted.
+    pub(crate) fn watched(metrics: Metrics, traces: Traces) -> Self {
+        Self {
+            runs: BTreeMap::new(),
+            windows: Windows::default(),
+            subscribers: BTreeMap::new(),
+            inbound: VecDeque::new(),
+            next_inbound: 0,
+            affinity: Affinity::default(),
+            jobs: Jobs::default(),
+            witness: Witness::new(metrics, traces),
+            permit: None,
+        }
+    }
 }
 
 impl Driver {
@@ -111,6 +135,7 @@ impl Driver {
         let now = clock::now();
         for Produced { run, production, permit } in batch.drain(..) {
             self.state.permit = permit;
+            self.state.witness.produced(run, &production);
             match production {
                 event::Production::Token { .. } => self.state.jobs.on_token(run),
                 event::Production::Failed(_) | event::Production::Finished(_) => {
@@ -130,6 +155,7 @@ impl Driver {
         match command {
             Command::Approve(job) => {
                 self.state.jobs.on_approved(job);
+                self.state.witness.approved(job);
                 self.peer.handle(now, Event::Command(event::Command::Approve { job }));
             }
             Command::Cancel(job) => {
@@ -153,7 +179,11 @@ impl Driver {
             Command::Board(reply) => {
                 let _ = reply.send(self.peer.board().clone());
             }
+            Command::Books(reply) => {
+                let _ = reply.send(self.books());
+            }
             Command::Submit(mut submission, subscriber) => {
+                self.state.witness.submitted(&mut submission);
                 self.state.affinity.prefer(&mut submission.spec);
                 self.state.jobs.on_submitted(now, self.peer.id(), submission.job, &submission.spec);
                 self.state.subscribers.insert(submission.job, subscriber);
@@ -165,6 +195,7 @@ impl Driver {
 
     fn on_net(&mut self, event: NetEvent) -> Result<(), JournalError> {
         let now = clock::now();
+        self.state.witness.heard(&event);
         match event {
             NetEvent::BadPeer { peer, what } => self.blame(now, peer, translate::misconduct(what)),
             NetEvent::BootstrapFailed { address, reason } => {
@@ -227,6 +258,7 @@ impl Driver {
                 Verdict::Reject
             }
         };
+        self.state.witness.judged(verdict);
         if self.net.judge(token, verdict).is_err() {
             tracing::debug!("an announcement was not judged: the network is overloaded");
         }
@@ -235,6 +267,7 @@ impl Driver {
     fn on_request(&mut self, now: Timestamp, from: PeerId, inbound: net::InboundId, bytes: &[u8]) {
         match Request::from_bytes(bytes) {
             Ok(request) => {
+                self.state.witness.is_asked(&request);
                 let id = event::InboundId(self.state.next_inbound);
                 self.state.next_inbound += 1;
                 if self.state.inbound.len() >= MAX_INBOUND {
@@ -284,6 +317,7 @@ impl Driver {
     }
 
     fn perform_one(&mut self, now: Timestamp, output: Output) -> Result<(), JournalError> {
+        self.state.witness.does(&output);
         match output {
             Output::Abort { run } => self.abort(now, run),
             Output::Announce { root, announcement } => self.announce(&root, &announcement),
@@ -336,8 +370,9 @@ impl Driver {
     }
 
     fn send(&mut self, now: Timestamp, to: PeerId, side: Side, frame: &Frame) {
-        let permit = self.state.permit.take();
-        if self.net.frame(to, translate::role(side), frame.to_bytes(), permit).is_err() {
+        let (permit, bytes) = (self.state.permit.take(), frame.to_bytes());
+        self.state.witness.sends(bytes.len());
+        if self.net.frame(to, translate::role(side), bytes, permit).is_err() {
             // Nobody reads fast enough on the other side, or the stream is gone: both end what was on it.
             self.net.close_session(to, translate::role(side));
             self.peer.handle(now, Event::Lost { peer: to, side });
@@ -394,7 +429,8 @@ impl Driver {
 
     fn start(&mut self, now: Timestamp, run: Run) {
         self.state.jobs.on_run(now, self.peer.id(), &run);
-        let Run { run, order, input, constraint, inherited } = run;
+        let (begun, log) = self.state.witness.runs(&run);
+        let Run { run, order, input, constraint, inherited, .. } = run;
         let agent = match self.agents.named(&order.agent) {
             Some(agent) if agent.takes(order.kind) => Ok(agent),
             Some(_) => Err(JobError::Unsupported { feature: Feature::JobKind }),
@@ -403,17 +439,19 @@ impl Driver {
         let agent = match agent {
             Ok(agent) => agent,
             Err(error) => {
+                self.state.witness.run_failed(run, &error);
                 let production = event::Production::Failed(error);
                 return self.peer.handle(now, Event::Produced { run, production });
             }
         };
         let window = self.state.windows.of(order.signer());
-        let context = Context::new(run, self.productions.clone(), window, self.handle.clone());
-        let task = tokio::spawn(async move {
+        let context = Context::new(run, self.productions.clone(), window, self.handle.clone()).telling(begun);
+        let work = async move {
             let job = Job { order, input, constraint, inherited };
             let work = AssertUnwindSafe(agent.run(job, context.clone())).catch_unwind();
             context.finish(work.await.unwrap_or(Err(JobError::Engine))).await;
-        });
+        };
+        let task = tokio::spawn(work.instrument(log));
         self.state.runs.retain(|_, running| !running.is_finished());
         self.state.runs.insert(run, task.abort_handle());
     }
@@ -423,24 +461,6 @@ impl Driver {
         if let Some(running) = self.state.runs.remove(&run) {
             running.abort();
         }
-    }
-
-    fn known(&self, now: Timestamp) -> Vec<KnownPeer> {
-        let profiles: BTreeMap<_, _> =
-            self.discovery.profiles(now).into_iter().map(|profile| (profile.signer(), profile)).collect();
-        let reputation = self.peer.reputation();
-        let accounts = self.peer.ledger().accounts().map(|(peer, _)| peer);
-        let mut peers: Vec<PeerId> =
-            reputation.peers().chain(accounts).chain(profiles.keys().copied()).collect();
-        peers.sort_unstable();
-        peers.dedup();
-        let known = |peer| KnownPeer {
-            peer,
-            profile: profiles.get(&peer).cloned(),
-            evidence: reputation.counts(&peer).collect(),
-            account: self.peer.ledger().account(&peer),
-        };
-        peers.into_iter().map(known).collect()
     }
 }
 

@@ -10,15 +10,18 @@ use protocol::event::{JobEvent, RunId, Submission};
 use protocol::job::Salt;
 use protocol::ledger::Account;
 use protocol::market::board::Board;
-use protocol::{Capability, Evidence, JobError, JobId, JobSpec, Profile};
+use protocol::{Capability, Evidence, JobError, JobId, JobSpec, Profile, Trace};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agents::Agents;
 use crate::clock;
 use crate::jobs::JobView;
 use crate::jws::Jws;
+use crate::metrics::Metrics;
+use crate::metrics::reading::Books;
 use crate::net::{self, Net};
 use crate::patron::{Hold, Patron};
+use crate::traces::Traces;
 
 /// A running peer. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,6 +33,10 @@ pub struct NodeHandle {
     pub(crate) key: SecretKey,
     pub(crate) joined: watch::Receiver<Joining>,
     pub(crate) patron: Option<Arc<dyn Patron>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
+    /// Below which jobs stand in a trace.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// How joining the mesh goes.
@@ -46,6 +53,7 @@ pub struct Joining {
 pub(crate) enum Command {
     Approve(JobId),
     Board(oneshot::Sender<Board>),
+    Books(oneshot::Sender<Books>),
     Cancel(JobId),
     Jobs(oneshot::Sender<Vec<JobView>>),
     Find(Option<Capability>, oneshot::Sender<Vec<Verified<Profile>>>),
@@ -101,6 +109,17 @@ impl NodeHandle {
         Self { patron: Some(patron), ..self.clone() }
     }
 
+    /// The same peer, for jobs that stand below a span of a trace.
+    #[must_use]
+    pub fn traced(&self, trace: Option<Trace>) -> Self {
+        Self { trace: trace.or(self.trace), ..self.clone() }
+    }
+
+    /// Where its traces go.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
     /// What this peer hosts.
     pub fn agents(&self) -> &Agents {
         &self.agents
@@ -121,7 +140,7 @@ impl NodeHandle {
         let (job, salt) = chance().map_err(|_: clock::NoEntropy| JobError::Engine)?;
         let capacity = spec.sampling.max_tokens as usize + OTHER_EVENTS;
         let (events, stream) = mpsc::channel(capacity);
-        let submission = Box::new(Submission { job, salt, spec, run });
+        let submission = Box::new(Submission { job, salt, spec, run, trace: self.trace });
         let busy = |_| JobError::Busy { retry_after_ms: 100 };
         let subscriber = Subscriber { events, hold };
         self.commands.try_send(Command::Submit(submission, subscriber)).map_err(busy)?;
@@ -206,6 +225,15 @@ impl NodeHandle {
             Ok(state) => Err(state.failures.clone()),
             Err(_) => Err(Vec::new()),
         }
+    }
+
+    /// What is counted of this peer.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) async fn books(&self) -> Result<Books, Unavailable> {
+        self.ask(Command::Books).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Unavailable> {

@@ -159,6 +159,20 @@ impl Jobs {
         running.chain(self.ended.iter().rev()).cloned().collect()
     }
 
+    /// How many of this peer's jobs are not over, by where they stand.
+    pub(crate) fn open(&self) -> [(&'static str, usize); 3] {
+        let mut counts = [("awaiting", 0), ("seeking", 0), ("running", 0)];
+        for view in self.ordered.values() {
+            let at = match view.state {
+                State::Awaiting(_) => 0,
+                State::Running => 2,
+                _ => 1,
+            };
+            counts[at].1 += 1;
+        }
+        counts
+    }
+
     fn end(&mut self, now: Timestamp, job: JobId, state: State) {
         if let Some(view) = self.ordered.remove(&job) {
             self.keep(JobView { state, ended: Some(now), ..view });

@@ -17,10 +17,12 @@
 //! | [`datadir`], [`journal`], [`receipts`] | what is kept |
 //! | [`plans`] | plans of many jobs, and what is kept of their runs |
 //! | [`jws`] | signatures for programs that do not speak the mesh's protocol |
+//! | [`metrics`](crate) | what is counted of a peer, for whoever watches it |
 //! | [`models`] | how a model gets onto this machine |
 //! | [`api`] | the local HTTP API, OpenAI's shape included |
 //! | [`config`], [`hosting`] | flags, environment and `llamesh.toml` → a peer's agents |
 //! | [`sdk`] | the mesh for Rust programs, in ten lines |
+//! | [`traces`] | what happened to a job, for whoever watches several peers |
 //! | [`cli`] | the program |
 
 mod affinity;
@@ -39,6 +41,7 @@ pub mod hosting;
 pub mod jobs;
 pub mod journal;
 pub mod jws;
+mod metrics;
 pub mod models;
 pub mod net;
 pub mod patron;
@@ -46,6 +49,7 @@ pub mod plans;
 pub mod receipts;
 pub mod request;
 pub mod sdk;
+pub mod traces;
 mod translate;
 pub mod verification;
 
@@ -62,7 +66,9 @@ use crate::driver::Driver;
 use crate::failure::{Class, Failure};
 use crate::handle::NodeHandle;
 use crate::journal::Journal;
+use crate::metrics::Metrics;
 use crate::net::{Address, Net, NetConfig};
+use crate::traces::Traces;
 
 /// Commands that wait for the driver. Each is one click or one request of a local program.
 const COMMANDS: usize = 256;
@@ -113,13 +119,31 @@ impl Node {
     /// # Errors
     /// [`Failure`] of the class `Network` when an address cannot be listened on.
     pub async fn start(config: NodeConfig) -> Result<Self, Failure> {
-        let (net, events) = Net::start(net_config(&config)).await?;
+        Self::start_traced(config, Traces::default()).await
+    }
+
+    /// The same, with its jobs traced.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_traced(config: NodeConfig, traces: Traces) -> Result<Self, Failure> {
+        let metrics = Metrics::default();
+        let (net, events) = Net::start_counted(net_config(&config), metrics.clone()).await?;
         let (sender, commands) = mpsc::channel(COMMANDS);
         let (productions, produced) = mpsc::channel(PRODUCTIONS);
         let (joining, joined) = watch::channel(handle::Joining::default());
-        let (network, agents, key) = (config.network.clone(), config.agents.clone(), config.key.clone());
-        let handle =
-            NodeHandle { commands: sender, net: net.clone(), network, agents, key, joined, patron: None };
+        let handle = NodeHandle {
+            commands: sender,
+            net: net.clone(),
+            network: config.network.clone(),
+            agents: config.agents.clone(),
+            key: config.key.clone(),
+            joined,
+            patron: None,
+            metrics: metrics.clone(),
+            traces: traces.clone(),
+            trace: None,
+        };
         let shutdown = CancellationToken::new();
 
         let mut peer = Peer::new(config.peer, config.network.clone(), config.key);
@@ -140,7 +164,7 @@ impl Node {
             productions,
             joining,
             shutdown: shutdown.clone(),
-            state: driver::State::default(),
+            state: driver::State::watched(metrics, traces),
         };
         Ok(Self { handle, receipts: config.receipts, shutdown, driver: tokio::spawn(driver.run()) })
     }

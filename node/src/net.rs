@@ -39,6 +39,8 @@ use dht::kademlia::Wish;
 use libp2p::StreamProtocol;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use crate::metrics::Metrics;
+
 pub use address::{Address, ParseAddressError, Transport};
 pub use event::{
     BootstrapFailure, Events, GossipToken, InboundId, Misconduct, NetEvent, RequestError, Role, SessionEnd,
@@ -147,8 +149,16 @@ impl Net {
     /// # Errors
     /// [`NetError`]; then nothing is left running.
     pub async fn start(config: NetConfig) -> Result<(Self, Events), NetError> {
+        Self::start_counted(config, Metrics::default()).await
+    }
+
+    /// The same, counted in `metrics`.
+    pub(crate) async fn start_counted(
+        config: NetConfig,
+        metrics: Metrics,
+    ) -> Result<(Self, Events), NetError> {
         let me = config.key.peer_id();
-        let built = swarm::build(config).await?;
+        let built = swarm::build(config, metrics).await?;
         let sessions = Arc::clone(&built.events.sessions);
         tokio::spawn(built.host.run());
         Ok((Self { me, commands: built.commands, sessions }, built.events))

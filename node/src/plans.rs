@@ -25,7 +25,7 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, once, unfold};
 use protocol::approval::Rule;
 use protocol::plan::{self, Event, Execution, NodeState, Outcome, Output, Task, TaskId};
-use protocol::{Capability, Credits, Input, JobError, JobId, Plan, Price};
+use protocol::{Capability, Credits, Input, JobError, JobId, Plan, Price, Trace};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -36,6 +36,8 @@ use crate::clock;
 use crate::handle::NodeHandle;
 use crate::request::form::Form;
 use crate::request::{JobRequest, JobUpdate};
+use crate::traces::Traces;
+use crate::traces::plan::PlanSpans;
 use journal::{Journal, JournalError};
 
 /// News of running jobs that wait for the driver: a start and an end of each. Jobs with more to say wait.
@@ -54,6 +56,7 @@ impl Jobs for NodeHandle {
     fn stream(&self, request: JobRequest) -> Updates {
         let node = self.clone();
         let submitted = async move {
+            let node = node.traced(request.trace);
             let submit = async { node.submit(control::spec(&node, &request).await?) };
             match submit.await {
                 Ok(stream) => unfold(stream, |mut stream| async move {
@@ -170,6 +173,7 @@ pub struct Driver {
     news: mpsc::Receiver<News>,
     tell: mpsc::Sender<News>,
     over: bool,
+    spans: PlanSpans,
 }
 
 impl std::fmt::Debug for Driver {
@@ -187,8 +191,16 @@ impl Driver {
         jobs: Arc<dyn Jobs>,
     ) -> Self {
         let (tell, news) = mpsc::channel(NEWS);
-        let (journal, approval) = (journal.into(), Vec::new());
-        Self { execution, budget, journal, jobs, approval, running: BTreeMap::new(), news, tell, over: false }
+        let (journal, approval, running) = (journal.into(), Vec::new(), BTreeMap::new());
+        let spans = PlanSpans::begin(&Traces::default());
+        Self { execution, budget, journal, jobs, approval, running, news, tell, over: false, spans }
+    }
+
+    /// Traced from here on.
+    #[must_use]
+    pub fn with_traces(mut self, traces: &Traces) -> Self {
+        self.spans = PlanSpans::begin(traces);
+        self
     }
 
     /// Of which jobs somebody is to be asked before they begin.
@@ -252,7 +264,8 @@ impl Driver {
             Output::Submit(task) => {
                 let id = task.id.clone();
                 let (jobs, approval) = (Arc::clone(&self.jobs), self.approval.clone());
-                let job = tokio::spawn(work(jobs, *task, approval, self.tell.clone()));
+                let trace = self.spans.submitted(&id);
+                let job = tokio::spawn(work(jobs, *task, (approval, trace), self.tell.clone()));
                 self.running.insert(id, job.abort_handle());
                 Ok(None)
             }
@@ -264,7 +277,12 @@ impl Driver {
                 self.running.remove(&entry.task);
                 Ok(Some(self.told(*entry)))
             }
-            Output::Changed { node, state } => Ok(Some(changed(node, state))),
+            Output::Changed { node, state } => {
+                if let NodeState::Settled { skipped, substituted } = state {
+                    self.spans.settled(&node, skipped + substituted);
+                }
+                Ok(Some(changed(node, state)))
+            }
             Output::Cancelled => Ok(self.last(PlanUpdate::Cancelled)),
             Output::Done(answer) => {
                 let plan::Answer { output, cost, receipts } = *answer;
@@ -287,6 +305,12 @@ impl Driver {
 
     fn last(&mut self, update: PlanUpdate) -> Option<PlanUpdate> {
         self.over = true;
+        match &update {
+            PlanUpdate::Cancelled => self.spans.failed("cancelled", None),
+            PlanUpdate::Failed { node, .. } => self.spans.failed("failed", node.as_deref()),
+            _ => {}
+        }
+        self.spans.over();
         Some(update)
     }
 }
@@ -310,10 +334,15 @@ fn changed(node: String, state: NodeState) -> PlanUpdate {
 }
 
 /// One job, from submission to end.
-async fn work(jobs: Arc<dyn Jobs>, task: Task, approval: Vec<Rule>, tell: mpsc::Sender<News>) {
+async fn work(
+    jobs: Arc<dyn Jobs>,
+    task: Task,
+    (approval, trace): (Vec<Rule>, Option<Trace>),
+    tell: mpsc::Sender<News>,
+) {
     let id = task.id.clone();
     let (provider, ended) = match request(task) {
-        Ok(request) => follow(&*jobs, JobRequest { approval, ..request }, &id, &tell).await,
+        Ok(request) => follow(&*jobs, JobRequest { approval, trace, ..request }, &id, &tell).await,
         Err(error) => (None, Err(error)),
     };
     let event = match ended {

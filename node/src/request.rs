@@ -15,7 +15,8 @@ use protocol::error::Report;
 use protocol::event::JobEvent;
 use protocol::{
     Capability, Chat, ChatMessage, Choosing, Credits, Input, JobError, JobId, JobKind, JobSpec, Limits,
-    Logprobs, Preference, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Usage, Weights,
+    Logprobs, Preference, Price, Requirement, Role, Sampling, Scores, Timestamp, ToolChoice, Trace, Usage,
+    Weights,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -97,6 +98,9 @@ pub struct JobRequest {
     /// When somebody is to be asked before it begins: `cost:N`, `depth:N`, `tool` or `tool:CAPABILITY`. The peer's own rules
     /// hold besides.
     pub approval: Vec<Rule>,
+    /// Where it stands in a trace. By the API the header `traceparent` says so.
+    #[serde(skip)]
+    pub trace: Option<Trace>,
 }
 
 impl JobRequest {

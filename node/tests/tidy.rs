@@ -113,6 +113,10 @@ fn foreign_types_stay_in_their_rooms() {
     only_in(&CRATES, &["libp2p::", "use libp2p"], net, "libp2p is known to the network's rooms only");
     let models = |name: &str| name.starts_with("inference/src");
     only_in(&CRATES, &["candle_"], models, "candle is known to inference only");
+    let traces = |name: &str| name.starts_with("node/src/traces");
+    only_in(&CRATES, &["opentelemetry"], traces, "OpenTelemetry is known to the room of traces only");
+    let metrics = |name: &str| name.starts_with("node/src/metrics");
+    only_in(&CRATES, &["prometheus_client"], metrics, "Prometheus is known to the room of metrics only");
     let codec = |name: &str| name == "protocol/src/codec.rs";
     only_in(&CRATES, &["bincode::"], codec, "the encoding can be replaced in one place");
 }

@@ -81,7 +81,13 @@ fn submission(job: u64, now: Timestamp, choosing: Choosing) -> Event {
         approval: Vec::new(),
         parent: None,
     };
-    Event::Command(Command::Submit(Submission { job: JobId(name), salt: Salt([7; 16]), spec, run: None }))
+    Event::Command(Command::Submit(Submission {
+        job: JobId(name),
+        salt: Salt([7; 16]),
+        spec,
+        run: None,
+        trace: None,
+    }))
 }
 
 // --- The machines' own work.

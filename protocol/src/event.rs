@@ -12,7 +12,7 @@ use crate::message::{Announcement, Bid, Frame, Request, Response};
 use crate::receipt::{Acknowledgement, Finish, Opening, Order, Receipt, Rendering, Token};
 use crate::{
     AgentOffer, Capability, Constraint, Evidence, Input, JobError, JobId, JobSpec, Logprobs, Profile,
-    Requirement, job::Salt,
+    Requirement, Trace, job::Salt,
 };
 
 /// Names a request of ours; its answer repeats it.
@@ -150,6 +150,8 @@ pub struct Submission {
     pub spec: JobSpec,
     /// The run of ours on whose behalf, if it is a sub-job.
     pub run: Option<RunId>,
+    /// Where it stands in somebody's trace: told to whoever works on it.
+    pub trace: Option<Trace>,
 }
 
 /// What an agent of ours produced.
@@ -275,6 +277,8 @@ pub struct Run {
     pub constraint: Option<Constraint>,
     /// What others have answered already, if the order continues their work: the next token comes after these.
     pub inherited: Vec<Token>,
+    /// Where the job stands in its requester's trace, if it is traced. Nothing signs it.
+    pub trace: Option<Trace>,
 }
 
 /// What its submitter learns of a job.

@@ -50,6 +50,7 @@ pub mod receipt;
 pub mod reputation;
 pub mod score;
 pub mod session;
+pub mod trace;
 pub mod units;
 
 pub use capability::Capability;
@@ -69,4 +70,5 @@ pub use receipt::{
 };
 pub use reputation::{Evidence, Reputation};
 pub use score::{Alternative, Logprobs, Scores};
+pub use trace::Trace;
 pub use units::{Credits, Price, Timestamp, Usage};

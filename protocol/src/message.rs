@@ -10,7 +10,7 @@ use crate::codec::{self, MAX_MESSAGE, Message};
 use crate::job::Salt;
 use crate::{
     Acknowledgement, AgentOffer, Constraint, Inherited, Input, JobError, JobId, JobKind, Logprobs, Order,
-    Price, Profile, Receipt, Rendering, Requirement, Segment, Timestamp, Token, Usage,
+    Price, Profile, Receipt, Rendering, Requirement, Segment, Timestamp, Token, Trace, Usage,
 };
 
 /// What is asked of one peer.
@@ -132,6 +132,8 @@ pub struct Start {
     pub order: Signed<Order>,
     /// What it is about.
     pub brief: Brief,
+    /// Where the job stands in the requester's trace, if it is traced. Not committed to, and nothing is decided by it.
+    pub trace: Option<Trace>,
 }
 
 /// What only the provider that got the job is shown; the order commits to each part.

@@ -20,7 +20,7 @@ use crate::market::{Auctions, Bidder, Board, auction, bidder};
 use crate::message::Frame;
 use crate::profile::Versions;
 use crate::session::{Provider, Requester, provider, requester};
-use crate::{Evidence, JobError, JobId, JobSpec, Profile, Reputation, Timestamp};
+use crate::{Evidence, JobError, JobId, JobSpec, Profile, Reputation, Timestamp, Trace};
 
 /// The settings of every machine.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,7 @@ struct Job {
     run: Option<RunId>,
     /// How far it stands below a job of a user's, as far as this peer knows.
     depth: u8,
+    trace: Option<Trace>,
 }
 
 /// What we asked of somebody about a job of ours.

@@ -65,6 +65,7 @@ fn start(input: Input) -> Frame {
             constraint: Some(Constraint::Choices(vec!["yes".into()])),
             inherited: Inherited::default(),
         },
+        trace: None,
     })
 }
 

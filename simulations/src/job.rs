@@ -55,7 +55,7 @@ impl Batch {
     /// Makes the next job of the batch; `clock` is its submitter's.
     pub(crate) fn draw(&self, chance: &mut Chance, clock: Timestamp) -> Submission {
         let (job, salt) = (JobId(chance.bytes()), Salt(chance.bytes()));
-        Submission { job, salt, spec: self.spec(chance, clock), run: None }
+        Submission { job, salt, spec: self.spec(chance, clock), run: None, trace: None }
     }
 
     fn spec(&self, chance: &mut Chance, clock: Timestamp) -> JobSpec {

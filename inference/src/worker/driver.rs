@@ -219,6 +219,8 @@ impl Driver {
         }
         let scopes = [Scope::Private(seat.tenant), Scope::Public];
         let found = self.prefixes.find(&scopes, seat.job.reading().tokens(), seat.job.shareable());
+        self.tally.hits += u64::from(found.is_some());
+        self.tally.misses += u64::from(found.is_none());
         if let Some((sequence, length)) = found {
             seat.job.reading_mut().adopt(sequence, length);
             self.tally.reused += length as u64;
@@ -285,6 +287,7 @@ impl Driver {
             engine.pass(&mut spans)
         }));
         self.tally.rows += rows as u64;
+        self.tally.busy += start.elapsed();
         let results: Vec<Read> = match results {
             Ok(results) => results.into_iter().map(|result| result.map_err(GenerateError::from)).collect(),
             Err(panic) if seats.len() == 1 => {

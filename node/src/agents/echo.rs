@@ -55,6 +55,7 @@ impl Echo {
         let text = last_text(&job.input)?;
         // Never closed, so always had in the end.
         let _slot = self.slots.acquire().await.map_err(|_| JobError::Engine)?;
+        context.begin();
         let words: Vec<&str> = text.split_inclusive(' ').flat_map(pieces).collect();
         let limit = job.order.sampling.max_tokens as usize;
         let mut pace = self.rate.and_then(pace);

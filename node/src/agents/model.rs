@@ -128,7 +128,8 @@ impl ModelAgent {
                     return Ok(Finish::EndOfText);
                 }
                 Work::Failed(error) => return Err(failure(error)),
-                Work::Started | Work::Replaying { .. } | Work::Replayed(_) => {}
+                Work::Started => context.begin(),
+                Work::Replaying { .. } | Work::Replayed(_) => {}
             }
         }
         Err(JobError::Engine)

@@ -8,15 +8,17 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::Api;
 use super::bounds::Bounds;
@@ -24,12 +26,25 @@ use super::connections::Local;
 use super::keys::{Caller, Keys, Visit};
 use super::refusal::Refusal;
 use crate::clock;
+use crate::metrics::api::door;
+use crate::traces::Traces;
+use crate::traces::span::{Kind, Span};
 
 /// Bodies are counted in pieces of so many bytes.
 const PIECE: usize = 1024;
 /// What whoever looks for this peer may read without a token. It is signed in the name that `Host` says, so it passes the gate
 /// all the same.
 const PUBLIC: &str = "/.well-known/";
+/// Paths that begin jobs, by which the spans of requests are called.
+const TRACED: [&str; 7] = [
+    "/control/jobs",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/mcp",
+    "/a2a",
+];
 
 /// What all requests pass.
 #[derive(Debug)]
@@ -56,6 +71,7 @@ pub(super) struct Entrance {
 struct Place {
     _permit: OwnedSemaphorePermit,
     visit: Option<Arc<Visit>>,
+    span: Span,
     _waiting: Option<Waiting>,
 }
 
@@ -95,7 +111,7 @@ impl Gate {
         let caller = if public { Caller::Owner } else { self.caller(request.headers())? };
         let visit = match caller {
             Caller::Owner => None,
-            Caller::Key(_) if request.uri().path().starts_with("/control/") => {
+            Caller::Key(_) if is_owners(request.uri().path()) => {
                 return Err(Refusal::OwnerOnly);
             }
             Caller::Key(id) => Some(self.keys.begin(clock::now(), id)?),
@@ -105,6 +121,8 @@ impl Gate {
             Some(visit) => Api { node: self.api.node.paid_by(Arc::clone(visit) as _), ..self.api.clone() },
             None => self.api.clone(),
         };
+        let span = span(self.api.node.traces(), request);
+        let api = Api { node: api.node.traced(span.trace()), ..api };
         let extensions = request.extensions_mut();
         extensions.insert(api);
         extensions.insert(Entrance { caller, locked: self.locked() });
@@ -113,7 +131,7 @@ impl Gate {
             None if public => {}
             None => drop(extensions.insert(self.keys.clone())),
         }
-        Ok(Place { _permit: permit, visit, _waiting: None })
+        Ok(Place { _permit: permit, visit, _waiting: None, span })
     }
 
     /// Whether everybody needs a token.
@@ -148,27 +166,60 @@ impl Gate {
         let bytes = read.map_err(|_| Refusal::BodyTooSlow)?.map_err(|_| Refusal::BodyTooLarge)?;
         Ok((Request::from_parts(parts, Body::from(bytes)), Some(room)))
     }
+
+    /// Keeps a request's place until the answer has left.
+    async fn let_pass(&self, mut request: Request, next: Next) -> Response {
+        let admitted = match self.admit(&mut request) {
+            Ok(place) => self.whole(request).await.map(|whole| (place, whole)),
+            Err(refusal) => Err(refusal),
+        };
+        let (mut place, (request, room)) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return refusal.into_response(),
+        };
+        let mut response = next.run(request).instrument(place.span.log()).await;
+        drop(room);
+        place.span.say("http.response.status_code", i64::from(response.status().as_u16()));
+        if let Some(refusal) = place.visit.as_ref().and_then(|visit| visit.refused()) {
+            return refusal.into_response();
+        }
+        if let Some(waiting) = response.extensions_mut().remove() {
+            (place.visit, place._waiting) = (None, Some(waiting));
+        }
+        response.map(|body| Body::new(Kept { body, _place: place }))
+    }
 }
 
-/// Lets a request pass, and keeps its place until the answer has left.
-pub(super) async fn pass(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    let admitted = match gate.admit(&mut request) {
-        Ok(place) => gate.whole(request).await.map(|whole| (place, whole)),
-        Err(refusal) => Err(refusal),
-    };
-    let (mut place, (request, room)) = match admitted {
-        Ok(admitted) => admitted,
-        Err(refusal) => return refusal.into_response(),
-    };
-    let mut response = next.run(request).await;
-    drop(room);
-    if let Some(refusal) = place.visit.as_ref().and_then(|visit| visit.refused()) {
-        return refusal.into_response();
+/// What may begin jobs stands below the caller's `traceparent`, or in a trace of its own.
+fn span(traces: &Traces, request: &Request) -> Span {
+    if request.method() != Method::POST {
+        return Span::default();
     }
-    if let Some(waiting) = response.extensions_mut().remove() {
-        (place.visit, place._waiting) = (None, Some(waiting));
+    let parent = request.headers().get("traceparent");
+    let parent = parent.and_then(|text| text.to_str().ok()?.trim().parse().ok());
+    let mut span = traces.begin("POST", Kind::Server, parent);
+    if span.is_recorded() {
+        // Only paths that there are: the name of a span is no place for what anybody may write.
+        if let Some(route) = TRACED.into_iter().find(|route| *route == request.uri().path()) {
+            span.rename(format!("POST {route}"));
+            span.say("http.route", route);
+        }
+        span.say("http.request.method", "POST");
     }
-    response.map(|body| Body::new(Kept { body, _place: place }))
+    span
+}
+
+/// What is the owner's alone: his peer, and what can be read of everybody who uses it.
+fn is_owners(path: &str) -> bool {
+    path.starts_with("/control/") || path == "/metrics"
+}
+
+/// Lets a request pass, and counts it.
+pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let (came, door) = (Instant::now(), door(request.uri().path()));
+    let response = gate.let_pass(request, next).await;
+    gate.api.node.metrics().api.answered(door, response.status(), came.elapsed());
+    response
 }
 
 /// An answer that takes up a place while it is on its way.

@@ -97,7 +97,7 @@ async fn ephemeral(common: &Common, bootstrap: Vec<Address>) -> Result<Node, Fai
     dir.create()?;
     let addresses = bootstrap.len();
     let seed = clock::random().map_err(Failure::of(Class::Internal))?;
-    let node = Node::start(NodeConfig {
+    let config = NodeConfig {
         network: common.network(),
         key: crypto::SecretKey::from_seed(&seed),
         listen: Vec::new(),
@@ -110,8 +110,8 @@ async fn ephemeral(common: &Common, bootstrap: Vec<Address>) -> Result<Node, Fai
         entries: Vec::new(),
         receipts: Some(dir.receipts()),
         peer: protocol::peer::Config::default(),
-    })
-    .await?;
+    };
+    let node = Node::start_traced(config, common.traces()?).await?;
     match node.handle().join(addresses).await {
         Ok(()) => Ok(node),
         Err(failures) => {
@@ -234,6 +234,15 @@ impl Client {
         request.send().await.map_err(|error| self.gone(&error))
     }
 
+    /// The same, of a job that may stand in a trace.
+    async fn submit(&self, job: &JobRequest) -> Result<reqwest::Response, Failure> {
+        let mut request = self.http.post(format!("{}/control/jobs", self.base)).json(job);
+        if let Some(trace) = job.trace {
+            request = request.header("traceparent", trace.to_string());
+        }
+        request.send().await.map_err(|error| self.gone(&error))
+    }
+
     fn gone(&self, error: &reqwest::Error) -> Failure {
         let what = format!(
             "the peer at {} does not answer ({error}): is it running? start one with `llamesh up`",
@@ -246,7 +255,7 @@ impl Client {
 impl Jobs for Client {
     fn stream(&self, request: JobRequest) -> Updates {
         let client = self.clone();
-        let sent = async move { client.send("/control/jobs", &request).await };
+        let sent = async move { client.submit(&request).await };
         let updates = once(sent).flat_map(|response| match response {
             Ok(response) if response.status().is_success() => {
                 response.bytes_stream().eventsource().map(update_of).boxed()

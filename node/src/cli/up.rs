@@ -16,7 +16,7 @@ use super::{Common, print};
 use crate::agents::Agents;
 use crate::api::keys::Keys;
 use crate::api::{Api, Server};
-use crate::config::{self, MarketSettings, Memory, Settings};
+use crate::config::{self, LogFormat, MarketSettings, Memory, Settings};
 use crate::datadir::Held;
 use crate::failure::{Class, Failure};
 use crate::handle::NodeHandle;
@@ -24,6 +24,7 @@ use crate::hosting::{Host, Resources};
 use crate::journal::Journal;
 use crate::models::{Bar, Models};
 use crate::net::Address;
+use crate::traces::Traces;
 use crate::{Node, NodeConfig};
 
 /// Jobs of a model that run at once: they share its passes, so one more costs the others little, up to about here.
@@ -101,6 +102,7 @@ impl Up {
         let settings = self.settings(&common).over(from_file);
         // Whatever is wrong with what was typed is said before anything is fetched.
         let (addresses, plans) = (Addresses::of(&settings)?, settings.agents()?);
+        let traces = Traces::named(settings.otlp.as_deref())?;
         let held = dir.hold()?;
         let key = held.key()?;
         let (journal, entries) = Journal::open(&held.dir().path().join("journal.redb"))?;
@@ -125,7 +127,7 @@ impl Up {
         let agents = host.host(plans).await?;
         let (hosted, loads) = (agents.clone(), host.library().loads());
         let Addresses { listen, external, bootstrap } = addresses;
-        let node = Node::start(NodeConfig {
+        let config = NodeConfig {
             network: settings.network.clone().unwrap_or_default(),
             key,
             listen,
@@ -138,14 +140,21 @@ impl Up {
             entries,
             receipts: Some(held.dir().receipts()),
             peer,
-        })
-        .await?;
+        };
+        let node = Node::start_traced(config, traces).await?;
         tokio::spawn(tell_changes(node.handle().clone(), hosted, loads));
         // Before anybody is told of the peer: whoever reads the ready line may stop it at once.
         let stop = Stop::listen()?;
         held.publish_api(&server.url())?;
         announce(&node, &server.url(), &common, &settings).await?;
         serve(node, server, held, stop).await
+    }
+
+    /// How the log is written, as far as the file says it. What is wrong with the file is told when it is read in earnest.
+    pub(super) fn log_format(&self, common: &Common) -> Option<LogFormat> {
+        let file =
+            self.config.clone().or_else(|| Some(config::default_file(common.data_dir().ok()?.path())))?;
+        Settings::read(&file, self.config.is_some()).ok()?.log_format
     }
 
     fn settings(self, common: &Common) -> Settings {
@@ -168,6 +177,8 @@ impl Up {
             memory: self.memory,
             idle_unload_s: self.idle_unload_s,
             approve: self.approval.rules,
+            otlp: common.otlp.clone(),
+            log_format: common.log_format,
             market: MarketSettings::default(),
             agent: Vec::new(),
         }

@@ -47,6 +47,7 @@ impl Driver {
     fn keep(&self, completion: &event::Completion) {
         let Some(folder) = &self.receipts else { return };
         let saved = on_disk(|| ReceiptFile::of(&self.network, completion)?.save(folder));
+        self.state.witness.receipt(saved.is_ok());
         if let Err(error) = saved {
             tracing::error!(%error, "a receipt could not be kept");
         }

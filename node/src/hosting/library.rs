@@ -138,6 +138,13 @@ impl Hosted {
         self.library.lease(self.volume.digest()).await
     }
 
+    /// The model, if it is in memory: to be looked at, and let go at once.
+    pub(crate) async fn resident(&self) -> Option<Resident> {
+        let (reply, answer) = oneshot::channel();
+        self.library.orders.send(Order::Look { model: self.volume.digest(), reply }).ok()?;
+        answer.await.ok()?
+    }
+
     /// What is known of it whether it is in memory or not.
     pub fn volume(&self) -> &Volume {
         &self.volume
@@ -178,6 +185,7 @@ enum Order {
     End { model: Digest },
     Enrol { volume: Arc<Volume>, reply: oneshot::Sender<Result<(), TooLarge>> },
     GiveUp { ticket: Ticket },
+    Look { model: Digest, reply: oneshot::Sender<Option<Resident>> },
 }
 
 type Reply = oneshot::Sender<Result<Lease, LeaseError>>;
@@ -260,6 +268,10 @@ impl Desk {
                     self.volumes.entry(volume.digest()).or_insert(volume);
                 }
                 let _ = reply.send(enrolled);
+            }
+            Order::Look { model, reply } => {
+                // Whoever is gone needs no answer.
+                let _ = reply.send(self.residents.get(&model).cloned());
             }
             Order::GiveUp { ticket } => {
                 if self.waiting.remove(&ticket).is_some() {

@@ -35,6 +35,7 @@ use super::scope::believable;
 use super::session::Sessions;
 use super::snapshot::{DialFailure, Snapshot};
 use super::{Protocols, foreign, name};
+use crate::metrics::Metrics;
 
 pub(super) use build::build;
 
@@ -75,6 +76,7 @@ pub(super) struct Host {
     me: Name,
     protocols: Protocols,
     policy: Policy,
+    metrics: Metrics,
     /// From the handles and the sessions.
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<NetEvent>,

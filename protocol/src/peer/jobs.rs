@@ -14,14 +14,14 @@ use crate::{Constraint, Evidence, JobError, JobId, JobSpec, Profile, Timestamp};
 
 impl Peer {
     pub(super) fn on_submission(&mut self, now: Timestamp, submission: Submission) {
-        let Submission { job, salt, mut spec, run } = submission;
+        let Submission { job, salt, mut spec, run, trace } = submission;
         let admitted = self.admit(job, &mut spec, run);
         if let Err(error) = admitted {
             return self.outputs.push_back(Output::Notify { job, event: JobEvent::Failed(error) });
         }
         spec.preference.peer = spec.preference.peer.filter(|peer| !self.is_blocked(peer));
         let depth = run.map_or(0, |run| self.depth_of(run).saturating_add(1));
-        self.jobs.insert(job, Job { spec: spec.clone(), salt, run, depth });
+        self.jobs.insert(job, Job { spec: spec.clone(), salt, run, depth, trace });
         match self.approvals.hold(job, &spec, depth) {
             Some(rule) => self.notify(job, JobEvent::Awaiting(rule)),
             None => self.open(now, job),
@@ -189,7 +189,7 @@ impl Peer {
     }
 
     pub(super) fn order(&mut self, now: Timestamp, job: JobId, bid: &Verified<Bid>) {
-        let Some(Job { spec, salt, .. }) = self.jobs.get(&job) else { return };
+        let Some(Job { spec, salt, trace, .. }) = self.jobs.get(&job) else { return };
         let continues = self.requester.continuation(job);
         let order = Order {
             job,
@@ -209,10 +209,10 @@ impl Peer {
             issued: now,
         };
         let shown = (spec.input.clone(), *salt, spec.constraint.clone());
-        let offer = Box::new(bid.offer.clone());
+        let (offer, trace) = (Box::new(bid.offer.clone()), *trace);
         let tokens = order.inherited();
         self.notify(job, JobEvent::Started { provider: bid.signer(), offer, tokens });
-        self.requester.open(now, order, shown);
+        self.requester.open(now, order, shown, trace);
     }
 
     /// Booked before it is acknowledged: a crash in between loses no debt.

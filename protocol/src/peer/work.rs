@@ -9,7 +9,7 @@ use crate::ledger::{Direction, Entry};
 use crate::message::{Announcement, Ask, Bid, Brief, Counter, Frame, Request, Response, Start};
 use crate::receipt::{Order, Receipt};
 use crate::session::provider::worst_cost;
-use crate::{AgentOffer, Capability, Evidence, JobError, JobId, Profile, Timestamp};
+use crate::{AgentOffer, Capability, Evidence, JobError, JobId, Profile, Timestamp, Trace};
 
 impl Peer {
     pub(super) fn on_offers(&mut self, offers: Vec<AgentOffer>) {
@@ -117,7 +117,7 @@ impl Peer {
         from: PeerId,
         start: Start,
     ) -> Result<(), (JobId, JobError)> {
-        let Start { order, brief } = start;
+        let Start { order, brief, trace } = start;
         let order = order.verify(&self.network).map_err(|_| {
             let error = JobError::Order { why: OrderFault::Signature };
             self.blame(from, &error);
@@ -125,7 +125,7 @@ impl Peer {
             (JobId([0; 16]), error)
         })?;
         let job = order.job;
-        let begun = self.begin(now, from, order, brief);
+        let begun = self.begin(now, from, order, (brief, trace));
         begun.map_err(|error| {
             self.blame(from, &error);
             (job, error)
@@ -137,13 +137,13 @@ impl Peer {
         now: Timestamp,
         from: PeerId,
         order: Verified<Order>,
-        brief: Brief,
+        (brief, trace): (Brief, Option<Trace>),
     ) -> Result<(), JobError> {
         self.provider.admit(now, from, &order, &brief)?;
         let offer = self.bidder.claim(now, from, &order)?;
         let (job, limits) = (order.job, order.limits);
         let own = worst_cost(&order, 0).unwrap_or(limits.budget);
-        let begun = self.provider.start(now, order, offer, brief);
+        let begun = self.provider.start(now, order, offer, (brief, trace));
         let run = begun.inspect_err(|_| self.bidder.release(from, job))?;
         self.mandates.grant(run, limits, own);
         Ok(())

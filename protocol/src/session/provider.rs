@@ -16,7 +16,9 @@ use crate::message::{Brief, Frame};
 use crate::receipt::{
     self, Acknowledgement, Finish, Inherited, Order, Receipt, Rendering, Segment, SignedStretch, Token,
 };
-use crate::{AgentOffer, Constraint, Credits, Evidence, JobError, JobId, Logprobs, Timestamp, Usage, codec};
+use crate::{
+    AgentOffer, Constraint, Credits, Evidence, JobError, JobId, Logprobs, Timestamp, Trace, Usage, codec,
+};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
@@ -154,7 +156,7 @@ impl Provider {
         now: Timestamp,
         order: Verified<Order>,
         offer: AgentOffer,
-        brief: Brief,
+        (brief, trace): (Brief, Option<Trace>),
     ) -> Result<RunId, JobError> {
         let Brief { input, constraint, inherited, .. } = brief;
         let answer = self.inherit(&order, &inherited)?;
@@ -173,7 +175,7 @@ impl Provider {
             text_len: answer.text_len,
         };
         self.runs.insert(run, work);
-        let work = Run { run, order, input, constraint, inherited: inherited.output };
+        let work = Run { run, order, input, constraint, inherited: inherited.output, trace };
         self.outputs.push_back(Output::Run(Box::new(work)));
         Ok(run)
     }

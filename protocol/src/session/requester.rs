@@ -20,7 +20,7 @@ use crate::message::{Brief, Frame, Start};
 use crate::receipt::{
     Acknowledgement, Continuation, Inherited, Opening, Order, Receipt, Rendering, SEGMENT, Segment,
 };
-use crate::{Constraint, Evidence, Input, JobError, JobId, Timestamp};
+use crate::{Constraint, Evidence, Input, JobError, JobId, Timestamp, Trace};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
@@ -178,6 +178,7 @@ impl Requester {
         now: Timestamp,
         order: Order,
         (input, salt, constraint): (Input, Salt, Option<Constraint>),
+        trace: Option<Trace>,
     ) {
         let (job, provider) = (order.job, order.provider);
         let story = match self.interrupted.remove(&job).filter(|_| order.continues.is_some()) {
@@ -188,7 +189,7 @@ impl Requester {
         let inherited = order.continues.map_or_else(Inherited::default, |_| story.answer.inherited());
         let order = Signed::sign(&self.network, &self.key, order);
         let brief = Brief { input: input.clone(), salt, constraint: constraint.clone(), inherited };
-        let start = Start { order: order.signed().clone(), brief };
+        let start = Start { order: order.signed().clone(), brief, trace };
         // The first question only measures how long an answer takes.
         let mut rhythm = Rhythm::new(now, self.config.patience, story.hasty);
         rhythm.probe(now);

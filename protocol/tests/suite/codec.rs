@@ -178,6 +178,7 @@ fn the_largest_input_constraint_and_inheritance_fit_a_frame_with_the_largest_ord
     let frame = Frame::Start(Start {
         order,
         brief: Brief { input, salt: SALT, constraint: Some(constraint), inherited },
+        trace: Some(protocol::Trace { id: [1; 16], span: [1; 8], flags: 1 }),
     });
     assert!(Frame::from_bytes(&frame.to_bytes()).is_ok());
 }

@@ -130,7 +130,11 @@ fn a_provider_refuses_what_no_requester_should_have_sent() {
         Frame::Start(start) => {
             let broken = Constraint::JsonSchema("{".into());
             let order = crate::world::resign(&start.order, 1, |o| o.constraint = Some(broken.digest()));
-            vec![Frame::Start(Start { order, brief: Brief { constraint: Some(broken), ..start.brief } })]
+            vec![Frame::Start(Start {
+                order,
+                brief: Brief { constraint: Some(broken), ..start.brief },
+                trace: None,
+            })]
         }
         frame => vec![frame],
     });

@@ -57,6 +57,7 @@ fn fair_start() -> BoxedStrategy<Frame> {
             Frame::Start(Start {
                 order,
                 brief: Brief { input, salt: SALT, constraint: None, inherited: Inherited::default() },
+                trace: None,
             })
         })
         .boxed()
@@ -107,7 +108,13 @@ fn command() -> BoxedStrategy<Command> {
             let target = target.map(|completion| price(0, completion));
             let preference = protocol::Preference { target, ..spec().preference };
             let spec = protocol::JobSpec { input, provider, choosing, preference, ..spec() };
-            Command::Submit(Submission { job, salt: SALT, spec, run: (run < 3).then_some(RunId(run)) })
+            Command::Submit(Submission {
+                job,
+                salt: SALT,
+                spec,
+                run: (run < 3).then_some(RunId(run)),
+                trace: None,
+            })
         }),
     ]
     .boxed()
@@ -294,7 +301,7 @@ fn strangers_that_misbehave_fill_a_bounded_memory() {
 fn bids_for_one_job_are_counted_up_to_a_bound() {
     let mut peer = Peer::new(Config::default(), Network::default(), key(1));
     peer.handle(START, Event::Command(Command::Offer(vec![text_offer(1000)])));
-    let submission = Submission { job: job_id(1), salt: SALT, spec: auction(), run: None };
+    let submission = Submission { job: job_id(1), salt: SALT, spec: auction(), run: None, trace: None };
     peer.handle(START, Event::Command(Command::Submit(submission)));
     let query = std::iter::from_fn(|| peer.poll_output())
         .find_map(|o| if let Output::Discover { query, .. } = o { Some(query) } else { None });

@@ -51,6 +51,7 @@ mod scores;
 mod spec;
 mod strangers;
 mod strategies;
+mod traces;
 mod values;
 mod wire;
 mod world;

@@ -125,7 +125,7 @@ fn second_round() -> Peer {
         let profile = Profile { versions, agents: vec![text_offer(10)], issued, expires };
         Signed::sign(&Network::default(), &key(seed), profile)
     };
-    let submission = Submission { job: job_id(1), salt: SALT, spec: auction(), run: None };
+    let submission = Submission { job: job_id(1), salt: SALT, spec: auction(), run: None, trace: None };
     let mut now = START;
     alone.handle(now, Event::Command(Command::Submit(submission)));
     for seed in [9, 8] {
@@ -167,7 +167,7 @@ fn sealed_bids_count_only_in_the_first_round_and_later_ones_are_nobodys_fault() 
 fn a_sealed_bid_for_a_job_that_was_not_announced_is_ignored() {
     let mut alone = Peer::new(Config::default(), Network::default(), key(1));
     for (n, provider) in [(1, spec()), (2, JobSpec { provider: Some(peer(8)), ..auction() })] {
-        let submission = Submission { job: job_id(n), salt: SALT, spec: provider, run: None };
+        let submission = Submission { job: job_id(n), salt: SALT, spec: provider, run: None, trace: None };
         alone.handle(START, Event::Command(Command::Submit(submission)));
         let event = Event::Request { from: peer(9), inbound: InboundId(1), request: sealed(9, bid(n, 0)) };
         alone.handle(START, event);
@@ -226,7 +226,8 @@ fn a_quote_for_another_job_is_no_answer() {
         peer_alone.handle(START, event);
         std::iter::from_fn(|| peer_alone.poll_output()).collect::<Vec<_>>()
     };
-    let submission = Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None };
+    let submission =
+        Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None, trace: None };
     let asked = tell(Event::Command(Command::Submit(submission)));
     let id = asked.iter().find_map(|o| if let Output::Request { id, .. } = o { Some(*id) } else { None });
     let other = Signed::sign(&Network::default(), &key(9), bid(2, 0)).into_signed();
@@ -240,7 +241,8 @@ fn a_quote_for_another_job_is_no_answer() {
 #[test]
 fn a_quote_of_a_peer_that_was_blocked_since_it_was_asked_does_not_count() {
     let mut alone = Peer::new(Config::default(), Network::default(), key(1));
-    let submission = Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None };
+    let submission =
+        Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None, trace: None };
     alone.handle(START, Event::Command(Command::Submit(submission)));
     let id = std::iter::from_fn(|| alone.poll_output())
         .find_map(|o| if let Output::Request { id, .. } = o { Some(id) } else { None });

@@ -174,6 +174,7 @@ fn what_nobody_offers_or_is_reserved_is_answered_with_unsupported() {
         Start {
             order: resign(&start.order, 1, |o| o.input = commitment),
             brief: Brief { input, ..start.brief },
+            trace: None,
         }
     });
     assert_eq!(world.runs(peer(2)).len(), 1);

@@ -10,7 +10,7 @@ use protocol::{
     Acknowledgement, AgentOffer, Alternative, Announcement, Chat, ChatMessage, Choosing, Constraint,
     Continuation, Credits, Finish, Frame, Inherited, Input, JobError, JobKind, JobSpec, Limits, Logprobs,
     Order, Preference, Profile, Receipt, Rendering, Request, Requirement, Response, Role, Sampling, Scores,
-    Segment, Token, Tool, ToolCall, ToolChoice, Usage, Weights,
+    Segment, Token, Tool, ToolCall, ToolChoice, Trace, Usage, Weights,
 };
 
 use crate::values::{START, capability, job_id, key, peer, price, text_offer};
@@ -285,9 +285,12 @@ pub(crate) fn frames() -> [(&'static str, Frame); 11] {
         constraint: Some(constraint()),
         inherited: Inherited::default(),
     };
-    let continued =
-        Start { order: continued().into_signed(), brief: Brief { inherited: inherited(), ..brief.clone() } };
-    let start = Start { order: order().into_signed(), brief };
+    let continued = Start {
+        order: continued().into_signed(),
+        brief: Brief { inherited: inherited(), ..brief.clone() },
+        trace: Some(Trace { id: [7; 16], span: [9; 8], flags: 1 }),
+    };
+    let start = Start { order: order().into_signed(), brief, trace: None };
     let logprobs = Some(Logprobs { logprob: -1.25, top: vec![alternative(9, -0.5), alternative(0, -1.25)] });
     [
         ("frame-start", Frame::Start(start)),

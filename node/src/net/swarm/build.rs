@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Command, Host, Policy};
+use crate::metrics::Metrics;
 use crate::net::address::{Address, Transport, without_peer};
 use crate::net::behaviour::Behaviour;
 use crate::net::bootstrap::Bootstraps;
@@ -32,7 +33,7 @@ pub(in crate::net) struct Built {
 }
 
 /// A swarm that listens on every address of the configuration, and its surroundings.
-pub(in crate::net) async fn build(config: NetConfig) -> Result<Built, NetError> {
+pub(in crate::net) async fn build(config: NetConfig, metrics: Metrics) -> Result<Built, NetError> {
     let key =
         Keypair::ed25519_from_bytes(config.key.seed()).map_err(|error| NetError::Key(error.to_string()))?;
     let protocols = Protocols::of(&config.network)?;
@@ -60,6 +61,7 @@ pub(in crate::net) async fn build(config: NetConfig) -> Result<Built, NetError> 
             external: config.external.iter().map(|address| without_peer(address.multiaddr())).collect(),
             max_gossip: config.limits.gossip,
         },
+        metrics,
         commands,
         events,
         outbox: VecDeque::new(),

@@ -16,6 +16,7 @@ use crate::net::event::{GossipToken, InboundId, Misconduct, NetEvent, WrongPeer}
 use crate::net::peers::Closed;
 use crate::net::rpc::{self, Request};
 use crate::net::scope::{Reach, Scope, advertised, believable};
+use crate::net::snapshot::Direction;
 
 impl Host {
     /// One event of the swarm: connections, dials and listeners here, protocols in [`on_behaviour`](Self::on_behaviour).
@@ -24,14 +25,20 @@ impl Host {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour(event, now),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let direction = if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound };
+                let address = Address::from(endpoint.get_remote_address().clone());
+                self.metrics.network.opened(direction, address.transport());
                 if let Some(oldest) = self.peers.opened(peer_id, connection_id, &endpoint, now) {
                     self.swarm.close_connection(oldest);
                 }
                 self.tell_reaching(&peer_id, true);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                self.metrics.network.closed();
                 self.on_closed(peer_id, connection_id, now);
             }
+            SwarmEvent::Dialing { .. } => self.metrics.network.dialled(),
+            SwarmEvent::IncomingConnectionError { .. } => self.metrics.network.refused(),
             SwarmEvent::OutgoingConnectionError { peer_id, connection_id, error } => {
                 self.on_dial_error(peer_id, &error);
                 if let Some(address) = self.bootstraps.address(connection_id) {
@@ -61,7 +68,10 @@ impl Host {
             BehaviourEvent::Gossip(event) => self.on_gossip(event, now),
             BehaviourEvent::Rpc(event) => self.on_rpc(event),
             BehaviourEvent::Ping(ping::Event { peer, connection, result }) => match result {
-                Ok(rtt) => self.peers.measured(&peer, rtt),
+                Ok(rtt) => {
+                    self.metrics.network.measured(rtt);
+                    self.peers.measured(&peer, rtt);
+                }
                 Err(ping::Failure::Unsupported) => {}
                 // A connection that does not answer is dead, whatever the socket says.
                 Err(_) => _ = self.swarm.close_connection(connection),
@@ -236,6 +246,7 @@ impl Host {
         {
             self.tell_reaching(&peer, false);
         }
+        self.metrics.network.dial_failed(kind(error));
         let (address, error) = explain(error);
         let failure = DialFailure {
             peer: peer.as_ref().and_then(name),
@@ -266,6 +277,18 @@ impl Host {
             _ => BootstrapFailure::Unreachable(explain(error).1),
         };
         self.outbox.extend(self.bootstraps.failed(connection, reason, Instant::now()));
+    }
+}
+
+/// One of [`crate::metrics::words::DIAL_FAILURES`].
+const fn kind(error: &DialError) -> &'static str {
+    match error {
+        DialError::Denied { .. } => "denied",
+        DialError::LocalPeerId { .. } => "itself",
+        DialError::NoAddresses => "no_addresses",
+        DialError::Transport(_) => "transport",
+        DialError::WrongPeerId { .. } => "wrong_peer",
+        _ => "other",
     }
 }
 
