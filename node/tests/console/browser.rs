@@ -7,11 +7,15 @@ use fantoccini::wd::TimeoutConfiguration;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Map, Value, json};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::{LIMIT, Process, text};
 
 /// A browser may take longer than a peer: it is the largest program here.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// One browser at a time: each takes whatever the machine has, and one of them is measured.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A page in a browser of its own. Dropping it ends the browser.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub(crate) struct Browser {
     session: String,
     chromium: u64,
     _driver: Process,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Browser {
@@ -33,6 +38,7 @@ impl Browser {
                 return None;
             }
         }
+        let alone = ALONE.lock().await;
         let mut command = Command::new("chromedriver");
         command.arg("--port=0");
         let mut driver = Process::start(command, PATIENCE);
@@ -50,7 +56,14 @@ impl Browser {
         let id = client.session_id().await.unwrap().unwrap();
         let chromium = client.capabilities().unwrap()["goog:processID"].as_u64().unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Some(Self { client, http, session: format!("{base}/session/{id}"), chromium, _driver: driver })
+        Some(Self {
+            client,
+            http,
+            session: format!("{base}/session/{id}"),
+            chromium,
+            _driver: driver,
+            _alone: alone,
+        })
     }
 
     pub(crate) async fn open(&self, url: &str) {

@@ -12,8 +12,8 @@ const PEERS: usize = 200;
 const JOBS: usize = 1000;
 /// Jobs under way: each has new tokens in every update.
 const RUNNING: usize = 300;
-/// Faster than a peer tells its news.
-const TICK: Duration = Duration::from_millis(100);
+/// As often as a peer tells its news.
+const TICK: Duration = node::api::control::live::TICK;
 const NOW: u64 = 1_800_000_000_000;
 
 /// Serves for as long as the test lives; returns the base address.
@@ -76,7 +76,7 @@ fn live(mut stream: &TcpStream) -> std::io::Result<()> {
         stream.write_all(format!("data: {update}\n\n").as_bytes())?;
         thread::sleep(TICK);
         let some = (1..=PEERS).filter(|at| at % 4 == round % 4);
-        update = json!({ "now": NOW + round as u64 * 100, "whole": false,
+        update = json!({ "now": NOW + round as u64 * 250, "whole": false,
             "peers": { "set": set(some, |at| (peer(at), known(at, round))), "gone": [] },
             "jobs": { "set": set(0..RUNNING, |at| (format!("{}.{}", job(at), since(at)), view(at, round))), "gone": [] } });
     }
