@@ -165,31 +165,15 @@ impl<'a> Host<'a> {
             }
             Backend::Model(selector) => {
                 let hosted = self.hosted(&selector).await?;
-                let form = hosted.volume().form();
-                let makes_vectors = form == Form::Folder
-                    || capability.as_ref().is_some_and(|capability| kind_of(capability) == JobKind::Embed);
-                match makes_vectors {
-                    true if system.is_some() => {
-                        let what =
-                            format!("`{selector}` makes vectors, which need no system prompt: leave it out");
-                        return Err(Failure::new(Class::Usage, what).into());
-                    }
-                    true if form == Form::Gguf && hosted.volume().offer().engine != PROFILE => {
-                        let what = format!(
-                            "`{selector}` makes no vectors: only the exact engine tells a model's states"
-                        );
-                        let next = "and it does not take this file; choose an embedder, like minilm";
-                        return Err(Failure::new(Class::Model, format!("{what}, {next}")).into());
-                    }
-                    true => {
-                        let capability = capability.unwrap_or_else(Capability::text_embedding);
-                        Arc::new(EmbedderAgent::new(hosted, capability, price).named(name))
-                    }
-                    false => {
-                        let capability = capability.unwrap_or_else(Capability::text_generation);
-                        let agent = ModelAgent::new(hosted, capability, price).named(name);
-                        Arc::new(agent.with_system(system).with_public_system(public_system))
-                    }
+                let wanted = capability.as_ref().is_some_and(|wanted| kind_of(wanted) == JobKind::Embed);
+                if hosted.volume().form() == Form::Folder || wanted {
+                    makes_vectors(&selector, &hosted, system.as_deref())?;
+                    let capability = capability.unwrap_or_else(Capability::text_embedding);
+                    Arc::new(EmbedderAgent::new(hosted, capability, price).named(name))
+                } else {
+                    let capability = capability.unwrap_or_else(Capability::text_generation);
+                    let agent = ModelAgent::new(hosted, capability, price).named(name);
+                    Arc::new(agent.with_system(system).with_public_system(public_system))
                 }
             }
             Backend::Mcp(settings) => {
@@ -329,6 +313,20 @@ impl From<Failure> for Unhosted {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
+}
+
+/// Whether a model can be an embedder.
+fn makes_vectors(selector: &str, hosted: &Hosted, system: Option<&str>) -> Result<(), Failure> {
+    if system.is_some() {
+        let what = format!("`{selector}` makes vectors, which need no system prompt: leave it out");
+        return Err(Failure::new(Class::Usage, what));
+    }
+    if hosted.volume().form() == Form::Gguf && hosted.volume().offer().engine != PROFILE {
+        let what = format!("`{selector}` makes no vectors: only the exact engine tells a model's states");
+        let next = "and it does not take this file; choose an embedder, like minilm";
+        return Err(Failure::new(Class::Model, format!("{what}, {next}")));
+    }
+    Ok(())
 }
 
 fn server(settings: UpstreamSettings) -> Result<Server, Failure> {

@@ -66,7 +66,8 @@ fn a_language_model_s_vector_replays_exactly() {
     let vector: Vec<f64> = serde_json::from_str(&text(&done["text"])).unwrap();
     assert!((vector.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-5, "{vector:?}");
     let file = text(&done["receipt_file"]);
-    let verdict = requester.run(&["verify", "--replay", "--model", &model, &file]).document();
+    let replayed = requester.run(&["verify", "--replay", "--model", &model, &file]);
+    let verdict = replayed.document();
     assert_eq!((&verdict["verdict"], &verdict["of"]), (&json!("exact"), &json!(vector.len())), "{verdict}");
     provider.submit(&["an otter"]).refused(4, &["text.embedding"]);
 }

@@ -149,7 +149,7 @@ impl Store {
         let mut rest =
             found.into_iter().filter(|kept| wanted.before.is_none_or(|before| kept.changed < before));
         let page: Vec<_> = rest.by_ref().take(wanted.most).collect();
-        let next = rest.next().and(page.last()).map(|last| last.changed);
+        let next = rest.next().and_then(|_| page.last()).map(|last| last.changed);
         Page { tasks: page.into_iter().map(|kept| &kept.task).collect(), next, total }
     }
 
