@@ -268,7 +268,7 @@ async fn arguments_are_what_a_tool_takes_or_are_told_why_not() {
         ),
         ("submit_job", json!({ "prompt": "x", "capability": "text.paid" }), vec!["higher budget"]),
         ("submit_job", json!({ "prompt": "x", "max_price": 3 }), vec!["budget"]),
-        ("submit_job", json!({ "prompt": "x", "schema": { "type": 7 } }), vec!["schema"]),
+        ("submit_job", json!({ "prompt": "x", "schema": { "type": 7 } }), vec!["Constraint"]),
         (
             "submit_job",
             json!({ "messages": [{ "role": "root", "content": "x" }] }),

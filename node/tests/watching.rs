@@ -59,7 +59,7 @@ fn the_live_stream_is_whole_at_first_and_tells_what_changes_then() {
     }
     let submitting = requester.home.start(&["submit", "word ", "--max-tokens", "50"]);
     let running = live.until(|update| job(update, "running").is_some());
-    assert!(running["whole"] == false && running.get("status").is_none(), "only what has changed: {running}");
+    assert!(running["whole"] == false && running.get("plans").is_none(), "only what has changed: {running}");
     let counts = |update: &Value| job(update, "running").is_some_and(|job| job["tokens"].as_u64() > Some(5));
     live.until(counts);
     live.until(|update| job(update, "done").is_some());

@@ -61,6 +61,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Api;
+use super::gate::Entrance;
+use super::keys::Caller;
 use super::refusal::Refusal;
 use crate::clock;
 use crate::handle::NodeHandle;
@@ -90,6 +92,8 @@ pub fn router() -> Router {
 #[derive(Clone, Debug)]
 struct Gateway {
     node: NodeHandle,
+    /// Who asks.
+    caller: Caller,
     memory: Arc<Memory>,
 }
 
@@ -98,8 +102,9 @@ impl<S: Sync> FromRequestParts<S> for Gateway {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let Api { node, .. } = Api::from_request_parts(parts, state).await?;
+        let Entrance { caller, .. } = parts.extensions.get().copied().ok_or(Refusal::NoToken)?;
         let memory = parts.extensions.get::<Arc<Memory>>().cloned().unwrap_or_default();
-        Ok(Self { node, memory })
+        Ok(Self { node, caller, memory })
     }
 }
 
@@ -116,7 +121,7 @@ impl Sight {
         said: &Map<String, Value>,
         request: JobRequest,
     ) -> Result<JobSpec, Error> {
-        let gateway = Gateway { node: node.clone(), memory: Arc::clone(&self.0) };
+        let gateway = Gateway { node: node.clone(), caller: Caller::Owner, memory: Arc::clone(&self.0) };
         let options = Options::read(&HeaderMap::new(), Some(said))?;
         Ok(target::aim(&gateway, model, &options, request).await?.spec)
     }

@@ -18,7 +18,6 @@ pub(crate) struct Network {
     opened: Family<[(&'static str, &'static str); 2], Counter>,
     closed: Counter,
     refused: Counter,
-    dials: Counter,
     dial_failures: By,
     round_trip: Histogram,
     bytes: By,
@@ -44,7 +43,6 @@ impl Network {
             opened,
             closed: room.counter("connections_closed", "Connections that ended"),
             refused: room.counter("inbound_failures", "Connections of others that did not come about"),
-            dials: room.counter("dials", "Attempts to connect"),
             dial_failures: room.by("dial_failures", "Attempts that failed", "kind", &words::DIAL_FAILURES),
             round_trip: room.seconds("round_trip", "There and back, as pings measure it", &ROUND_TRIPS),
             bytes: room.bytes_by("session", "Frames of sessions", "direction", &ways),
@@ -85,11 +83,6 @@ impl Network {
     /// Somebody else's connection failed before it was one.
     pub(crate) fn refused(&self) {
         self.refused.inc();
-    }
-
-    /// We try to connect.
-    pub(crate) fn dialled(&self) {
-        self.dials.inc();
     }
 
     /// We could not; `kind` is one of [`words::DIAL_FAILURES`].

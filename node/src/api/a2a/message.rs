@@ -10,6 +10,9 @@ pub(super) const MAX_NAME: usize = 128;
 /// Parts of one message; a job's input bounds what is in them.
 const MAX_PARTS: usize = 256;
 
+/// Up to this every integer is a number of 64-bit floating point of its own.
+const EXACT: f64 = (1_u64 << 53) as f64;
+
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Role {
@@ -128,6 +131,7 @@ impl Message {
             return Err(Error::invalid("message.parts", &problem));
         }
         self.parts.iter().try_for_each(Part::check)?;
+        self.parts.iter_mut().filter_map(|part| part.data.as_mut()).for_each(whole);
         Ok(self)
     }
 
@@ -147,6 +151,21 @@ impl Message {
     /// About what it takes in memory.
     pub(super) fn size(&self) -> usize {
         serde_json::to_vec(self).map_or(0, |bytes| bytes.len())
+    }
+}
+
+/// Clients made from the protocol's buffers know one kind of number, and write 4 as 4.0: whole ones become integers again.
+pub(super) fn whole(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(whole),
+        Value::Object(values) => values.values_mut().for_each(whole),
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|x| number.is_f64() && x.fract() == 0.0 && x.abs() <= EXACT);
+            if let Some(float) = float {
+                *number = (float as i64).into();
+            }
+        }
+        _ => {}
     }
 }
 
@@ -177,8 +196,8 @@ mod tests {
         let message = message.unwrap();
         assert_eq!(message.words(), "a\n\n{\"b\":1}\n\nc");
         assert!(message.context_id.is_none() && message.arguments().is_none());
-        let call = read(said(json!([{ "data": { "a": 1 } }]))).unwrap();
-        assert_eq!(call.arguments(), Some(&json!({ "a": 1 })));
+        let call = read(said(json!([{ "data": { "a": 1.0, "b": [-2.0, 0.5, 1e300] } }]))).unwrap();
+        assert_eq!(call.arguments(), Some(&json!({ "a": 1, "b": [-2, 0.5, 1e300] })));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::EXTENSION;
 use super::error::Error;
-use super::message::Message;
+use super::message::{Message, whole};
 use crate::request::JobRequest;
 
 /// What was wished.
@@ -41,6 +41,7 @@ impl Wishes {
                 None => {}
             }
         }
+        said.values_mut().for_each(whole);
         let model = take(&mut said, "model")?.unwrap_or_else(|| "auto".to_owned());
         Ok(Self {
             model,
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn wishes_of_the_message_count_before_those_of_the_request() {
         let said =
-            message(json!([{ "text": "x" }]), json!({ "model": "m", "max_tokens": 3, "max_price": 7 }));
+            message(json!([{ "text": "x" }]), json!({ "model": "m", "max_tokens": 3.0, "max_price": 7.0 }));
         let request = json!({ EXTENSION: { "model": "n", "deadline": 9, "seed": null } });
         let wishes = Wishes::read(&said, request.as_object()).unwrap();
         assert_eq!((wishes.model.as_str(), &wishes.options["max_price"]), ("m", &json!(7)));

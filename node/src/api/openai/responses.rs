@@ -101,12 +101,13 @@ pub(super) async fn answer(
 }
 
 pub(super) async fn one(gateway: Gateway, Path(id): Path<String>) -> Result<Json<Value>, Error> {
-    let found = gateway.memory.responses().get(clock::now(), &id).map(|stored| stored.body.clone());
+    let found =
+        gateway.memory.responses().get(clock::now(), gateway.caller, &id).map(|stored| stored.body.clone());
     found.map(Json).ok_or_else(|| Error::unknown_response(&id))
 }
 
 pub(super) async fn delete(gateway: Gateway, Path(id): Path<String>) -> Result<Json<Value>, Error> {
-    if gateway.memory.responses().remove(clock::now(), &id) {
+    if gateway.memory.responses().remove(clock::now(), gateway.caller, &id) {
         return Ok(Json(json!({ "id": id, "object": "response", "deleted": true })));
     }
     Err(Error::unknown_response(&id))
@@ -122,7 +123,8 @@ impl ResponseRequest {
         let mut said = match &self.previous_response_id {
             Some(id) => {
                 let mut store = gateway.memory.responses();
-                let stored = store.get(clock::now(), id).ok_or_else(|| Error::unknown_previous(id))?;
+                let stored = store.get(clock::now(), gateway.caller, id);
+                let stored = stored.ok_or_else(|| Error::unknown_previous(id))?;
                 stored.messages.clone()
             }
             None => Vec::new(),
@@ -216,7 +218,7 @@ impl Record {
     fn keep(&self, gateway: &Gateway, said: &Said, whole: &Value) {
         if self.kept {
             let messages = self.said.iter().cloned().chain([items::message(said)]).collect();
-            let stored = Stored { messages, body: whole.clone() };
+            let stored = Stored { owner: gateway.caller, messages, body: whole.clone() };
             gateway.memory.responses().keep(clock::now(), self.id(), stored);
         }
     }

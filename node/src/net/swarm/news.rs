@@ -37,7 +37,6 @@ impl Host {
                 self.metrics.network.closed();
                 self.on_closed(peer_id, connection_id, now);
             }
-            SwarmEvent::Dialing { .. } => self.metrics.network.dialled(),
             SwarmEvent::IncomingConnectionError { .. } => self.metrics.network.refused(),
             SwarmEvent::OutgoingConnectionError { peer_id, connection_id, error } => {
                 self.on_dial_error(peer_id, &error);

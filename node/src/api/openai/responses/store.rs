@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use protocol::{ChatMessage, Timestamp};
 use serde_json::Value;
 
+use crate::api::keys::Caller;
+
 /// How long a response can be gone on with, in milliseconds.
 const LIFETIME: u64 = 24 * 60 * 60 * 1000;
 /// Responses kept: some conversations of some programs.
@@ -17,6 +19,8 @@ const MAX_BYTES: usize = 64 << 20;
 /// One response.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
+    /// Whose it is: to others it is not there.
+    pub(super) owner: Caller,
     /// The conversation with its answer, without instructions.
     pub(super) messages: Vec<ChatMessage>,
     /// What its client was told.
@@ -56,14 +60,17 @@ impl Store {
         self.kept.insert(id, Kept { stored, until: now.after(LIFETIME), bytes });
     }
 
-    pub(super) fn get(&mut self, now: Timestamp, id: &str) -> Option<&Stored> {
+    /// One of the caller's.
+    pub(super) fn get(&mut self, now: Timestamp, caller: Caller, id: &str) -> Option<&Stored> {
         self.forget_old(now);
-        self.kept.get(id).map(|kept| &kept.stored)
+        self.kept.get(id).map(|kept| &kept.stored).filter(|stored| stored.owner == caller)
     }
 
-    /// Deletes one; false where there was none.
-    pub(super) fn remove(&mut self, now: Timestamp, id: &str) -> bool {
-        self.forget_old(now);
+    /// Deletes one of the caller's; false where there was none.
+    pub(super) fn remove(&mut self, now: Timestamp, caller: Caller, id: &str) -> bool {
+        if self.get(now, caller, id).is_none() {
+            return false;
+        }
         self.order.retain(|known| known != id);
         self.take(id)
     }
@@ -102,9 +109,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::keys::token::KeyId;
+
+    const OWNER: Caller = Caller::Owner;
 
     fn stored(bytes: usize) -> Stored {
-        Stored { messages: vec![ChatMessage::new(Role::User, "x".repeat(bytes))], body: json!({}) }
+        let messages = vec![ChatMessage::new(Role::User, "x".repeat(bytes))];
+        Stored { owner: OWNER, messages, body: json!({}) }
     }
 
     #[test]
@@ -114,12 +125,26 @@ mod tests {
         for number in 0..=MAX_RESPONSES {
             store.keep(now, number.to_string(), stored(1));
         }
-        assert!(store.get(now, "0").is_none() && store.get(now, "1").is_some());
-        assert!(store.remove(now, "1") && !store.remove(now, "1") && store.get(now, "1").is_none());
+        assert!(store.get(now, OWNER, "0").is_none() && store.get(now, OWNER, "1").is_some());
+        assert!(
+            store.remove(now, OWNER, "1")
+                && !store.remove(now, OWNER, "1")
+                && store.get(now, OWNER, "1").is_none()
+        );
         store.keep(now, "large".to_owned(), stored(MAX_BYTES - 1024));
-        assert!(store.get(now, "2").is_none() && store.get(now, "large").is_some());
+        assert!(store.get(now, OWNER, "2").is_none() && store.get(now, OWNER, "large").is_some());
         store.keep(now, "too large".to_owned(), stored(MAX_BYTES));
-        assert!(store.get(now, "too large").is_none() && store.get(now, "large").is_some());
+        assert!(store.get(now, OWNER, "too large").is_none() && store.get(now, OWNER, "large").is_some());
+    }
+
+    #[test]
+    fn one_is_there_for_its_owner_only() {
+        let (mut store, now) = (Store::default(), Timestamp(5));
+        let [mine, other] = [0, 1].map(|_| Caller::Key(KeyId::new().unwrap()));
+        store.keep(now, "a".to_owned(), Stored { owner: mine, ..stored(1) });
+        assert!(store.get(now, other, "a").is_none() && store.get(now, OWNER, "a").is_none());
+        assert!(!store.remove(now, other, "a") && store.get(now, mine, "a").is_some());
+        assert!(store.remove(now, mine, "a"));
     }
 
     #[test]
@@ -127,11 +152,12 @@ mod tests {
         let mut store = Store::default();
         store.keep(Timestamp(0), "a".to_owned(), stored(1));
         store.keep(Timestamp(1000), "b".to_owned(), stored(1));
-        assert!(store.get(Timestamp(LIFETIME - 1), "a").is_some());
+        assert!(store.get(Timestamp(LIFETIME - 1), OWNER, "a").is_some());
         assert!(
-            store.get(Timestamp(LIFETIME), "a").is_none() && store.get(Timestamp(LIFETIME), "b").is_some()
+            store.get(Timestamp(LIFETIME), OWNER, "a").is_none()
+                && store.get(Timestamp(LIFETIME), OWNER, "b").is_some()
         );
-        assert!(!store.remove(Timestamp(LIFETIME + 1000), "b"));
+        assert!(!store.remove(Timestamp(LIFETIME + 1000), OWNER, "b"));
         assert_eq!((store.bytes, store.order.len()), (0, 0));
     }
 }
