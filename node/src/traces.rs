@@ -16,8 +16,8 @@
 //!
 //! | module | concern |
 //! |---|---|
-//! | [`span`] | one span, or the place where one would be |
-//! | [`job`], [`run`], [`plan`] | a job at its requester, at its provider, and many of a plan |
+//! | `span` | one span, or the place where one would be |
+//! | `job`, `run`, `plan` | a job at its requester, at its provider, and many of a plan |
 
 pub(crate) mod job;
 pub(crate) mod plan;

@@ -2,7 +2,7 @@
 //! plan, a receipt becomes a resource.
 //!
 //! Two ways lead here: streamable HTTP behind the gate like everything else, and [`stdio`] for programs that start
-//! `llamesh mcp`. Over HTTP the newest revision (2026-07-28) has no sessions; for the one before ([`sessions`]) they are
+//! `llamesh mcp`. Over HTTP the newest revision (2026-07-28) has no sessions; for the one before (`sessions`) they are
 //! bounded, and belong to the key that began them.
 //!
 //! ```text
