@@ -25,7 +25,7 @@ const MOST_BYTES: u64 = 300_000;
 /// Milliseconds until something is to be seen; the goal is 1000, and a loaded machine has more on its hands.
 const MOST_TIME: f64 = 3000.0;
 /// Frames a second with a crowd; the goal is 30, and a loaded machine draws without a graphics card.
-const LEAST_FRAMES: f64 = 8.0;
+const LEAST_FRAMES: f64 = 15.0;
 
 /// A peer that answers slowly enough to be watched, and one that asks.
 fn mesh() -> (Peer, Peer) {
