@@ -50,7 +50,7 @@ impl<T: Payload> Signed<T> {
     pub fn sign(network: &Network, key: &SecretKey, value: T) -> Verified<T> {
         let payload = value.encode();
         let signature = Signature(key.sign(&signed_bytes::<T>(network, &payload)));
-        Verified { signed: Self { signer: key.peer_id(), payload, signature, kind: PhantomData }, value }
+        Verified::new(Self { signer: key.peer_id(), payload, signature, kind: PhantomData }, value)
     }
 
     /// Puts a statement together again from stored parts. It has to be verified like any other.
@@ -70,7 +70,7 @@ impl<T: Payload> Signed<T> {
             return Err(VerifyError::BadSignature);
         }
         let value = T::decode(&self.payload).map_err(|Malformed| VerifyError::Malformed)?;
-        Ok(Verified { signed: self, value })
+        Ok(Verified::new(self, value))
     }
 
     /// The name of this statement: over kind, signer and payload, not over the signature, so that nobody can give
@@ -120,6 +120,7 @@ pub enum VerifyError {
 pub struct Verified<T> {
     signed: Signed<T>,
     value: T,
+    digest: Digest,
 }
 
 impl<T> Verified<T> {
@@ -131,6 +132,11 @@ impl<T> Verified<T> {
     /// What was said.
     pub fn value(&self) -> &T {
         &self.value
+    }
+
+    /// The name of the statement; see [`Signed::digest`].
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The statement in its travelling form.
@@ -145,9 +151,9 @@ impl<T> Verified<T> {
 }
 
 impl<T: Payload> Verified<T> {
-    /// The name of the statement; see [`Signed::digest`].
-    pub fn digest(&self) -> Digest {
-        self.signed.digest()
+    /// Every statement is asked for its name, most of them several times.
+    fn new(signed: Signed<T>, value: T) -> Self {
+        Self { digest: signed.digest(), signed, value }
     }
 }
 
@@ -192,7 +198,7 @@ impl<T: Payload> fmt::Debug for Signed<T> {
 
 impl<T: Clone> Clone for Verified<T> {
     fn clone(&self) -> Self {
-        Self { signed: self.signed.clone(), value: self.value.clone() }
+        Self { signed: self.signed.clone(), value: self.value.clone(), digest: self.digest }
     }
 }
 

@@ -353,7 +353,6 @@ const MAX_VOCABULARY: usize = 1 << 20;
 const MIN_CONTEXT: usize = 8;
 const MAX_CONTEXT: usize = 2048;
 
-#[cfg(any(test, feature = "tiny"))]
 pub mod tiny;
 
 #[cfg(test)]

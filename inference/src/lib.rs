@@ -28,7 +28,7 @@
 //! | [`chat`] | messages to one text, by the model's template |
 //! | [`embedding`] | texts to vectors, by a BERT |
 //! | [`kernels`] | which arithmetic this machine has: a word in the profile |
-//! | `tiny` | (feature `tiny`) a small model without meaning, for tests |
+//! | [`tiny`] | a small model without meaning, for tests |
 //!
 //! # What is promised
 //!
@@ -88,7 +88,6 @@ pub mod replay;
 pub mod sample;
 pub mod schedule;
 pub mod scoring;
-#[cfg(any(test, feature = "tiny"))]
 pub mod tiny;
 pub mod tokens;
 pub mod tools;

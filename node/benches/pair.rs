@@ -11,8 +11,8 @@ use node::net::Address;
 use node::request::JobRequest;
 use node::traces::Traces;
 use node::{Node, NodeConfig, clock};
+use protocol::Capability;
 use protocol::event::JobEvent;
-use protocol::{Capability, peer};
 use tempfile::TempDir;
 
 use crate::process::Failed;
@@ -128,18 +128,12 @@ async fn start_traced(
     let receipts = folder.path().join(format!("receipts-{seed}"));
     std::fs::create_dir(&receipts)?;
     let config = NodeConfig {
-        network: "bench".parse()?,
-        key: SecretKey::from_seed(&[seed; 32]),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?, "/ip4/127.0.0.1/udp/0/quic-v1".parse()?],
-        external: Vec::new(),
         bootstrap,
-        lan: false,
-        client: false,
         agents,
-        journal,
         entries,
         receipts: Some(receipts),
-        peer: peer::Config::default(),
+        ..NodeConfig::new("bench".parse()?, SecretKey::from_seed(&[seed; 32]), journal)
     };
     Ok(Node::start_traced(config, traces).await?)
 }

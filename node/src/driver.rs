@@ -187,7 +187,7 @@ impl Driver {
                 self.state.affinity.prefer(&mut submission.spec);
                 self.state.jobs.on_submitted(now, self.peer.id(), submission.job, &submission.spec);
                 self.state.subscribers.insert(submission.job, subscriber);
-                self.peer.handle(now, Event::Command(event::Command::Submit(*submission)));
+                self.peer.handle(now, Event::Command(event::Command::Submit(submission)));
             }
         }
         self.perform(now)

@@ -104,6 +104,26 @@ pub struct NodeConfig {
     pub peer: peer::Config,
 }
 
+impl NodeConfig {
+    /// A peer of this mesh that hosts nothing, keeps no receipts, listens nowhere and knows nobody.
+    pub fn new(network: Network, key: SecretKey, journal: Journal) -> Self {
+        Self {
+            network,
+            key,
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            lan: false,
+            client: false,
+            agents: Agents::default(),
+            journal,
+            entries: Vec::new(),
+            receipts: None,
+            peer: peer::Config::default(),
+        }
+    }
+}
+
 /// A running peer. Dropping it leaves the peer running until the runtime ends; [`Node::stop`] ends it in order.
 #[derive(Debug)]
 pub struct Node {

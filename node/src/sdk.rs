@@ -202,21 +202,17 @@ impl Builder {
             None => (new_key()?, (Journal::in_memory()?, Vec::new())),
         };
         let addresses = bootstrap.len();
-        let node = Node::start(NodeConfig {
-            network,
-            key,
+        let config = NodeConfig {
             listen: config::addresses("listen", listen)?,
-            external: Vec::new(),
             bootstrap,
             lan: self.lan,
             client,
             agents: self.agents,
-            journal,
             entries,
             receipts: folder.as_ref().map(|held| held.dir().receipts()),
-            peer: protocol::peer::Config::default(),
-        })
-        .await?;
+            ..NodeConfig::new(network, key, journal)
+        };
+        let node = Node::start(config).await?;
         if addresses > 0 {
             node.handle().join(addresses).await.map_err(|failures| nobody(&failures))?;
         }

@@ -1,17 +1,19 @@
 //! Agents as a Rust program writes them: what one submits runs under its job's limits, and one that panics fails its
 //! own job only. A peer that serves itself is enough for both.
 
+#[path = "support/support.rs"]
+mod support;
+
 use std::sync::Arc;
 
-use crypto::SecretKey;
 use node::agents::echo::Echo;
 use node::agents::{Agent, Agents, Context, Job, Running};
-use node::journal::Journal;
 use node::request::JobRequest;
-use node::{Node, NodeConfig, clock};
+use node::{Node, clock};
 use protocol::error::Limit;
 use protocol::event::{Completion, JobEvent};
 use protocol::{AgentOffer, Capability, Finish, JobError, Price, Speed, Token};
+use support::within::alone;
 
 fn capability(name: &str) -> Capability {
     name.parse().expect("a capability")
@@ -74,21 +76,7 @@ async fn peer(scripted: Vec<Scripted>) -> Node {
     let mut agents = Agents::default();
     agents.host(Arc::new(Echo::new(capability("echo"), Price::default(), None)));
     scripted.into_iter().for_each(|agent| agents.host(Arc::new(agent)));
-    let config = NodeConfig {
-        network: "agents".parse().expect("a network"),
-        key: SecretKey::from_seed(&clock::random().expect("entropy")),
-        listen: Vec::new(),
-        external: Vec::new(),
-        bootstrap: Vec::new(),
-        lan: false,
-        client: false,
-        agents,
-        journal: Journal::in_memory().expect("a journal"),
-        entries: Vec::new(),
-        receipts: None,
-        peer: protocol::peer::Config::default(),
-    };
-    Node::start(config).await.expect("a peer")
+    Node::start(alone(agents)).await.expect("a peer")
 }
 
 async fn outcome(node: &Node, name: &str) -> Result<Box<Completion>, JobError> {

@@ -8,19 +8,17 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crypto::SecretKey;
+use node::Node;
 use node::agents::{Agent, Agents, Context, Job, Running};
+use node::api::Server;
 use node::api::bounds::Bounds;
-use node::api::{Api, Server};
-use node::journal::Journal;
-use node::{Node, NodeConfig, clock};
 use protocol::{AgentOffer, Capability, Finish, JobKind, Price, Speed, Token};
 use serde_json::{Value, json};
 use support::LIMIT;
 use support::http::Request;
+use support::within::{alone, serve};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
-use tokio_util::sync::CancellationToken;
 
 /// Moments that a test waits for on purpose.
 const SOON: Duration = Duration::from_millis(200);
@@ -79,25 +77,9 @@ impl Gateway {
         let (sender, running) = watch::channel(0);
         let mut agents = Agents::default();
         agents.host(Arc::new(Fountain { running: sender }));
-        let config = NodeConfig {
-            network: "bounds".parse().expect("a network"),
-            key: SecretKey::from_seed(&clock::random().expect("entropy")),
-            listen: Vec::new(),
-            external: Vec::new(),
-            bootstrap: Vec::new(),
-            lan: false,
-            client: false,
-            agents,
-            journal: Journal::in_memory().expect("a journal"),
-            entries: Vec::new(),
-            receipts: None,
-            peer: protocol::peer::Config::default(),
-        };
-        let node = Node::start(config).await.expect("a peer");
+        let node = Node::start(alone(agents)).await.expect("a peer");
         let server = Server::bind_within("127.0.0.1:0", bounds).await.expect("a free port");
-        let url = server.url();
-        let api = Api { node: node.handle().clone(), receipts: None };
-        tokio::spawn(server.serve(api, CancellationToken::new()));
+        let url = serve(&node, server);
         Self { _node: node, url, running }
     }
 

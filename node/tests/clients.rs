@@ -18,8 +18,9 @@ use support::{Home, LIMIT, Peer, Process, shown};
 const ECHO: &str = "echo:100";
 /// A provider loads two models first; a client imports half of Python.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The libraries; each has a list of packages and a program.
-const LIBRARIES: [&str; 5] = ["openai", "langchain", "llamaindex", "autogen", "crewai"];
+/// The libraries, and the judge that holds answers against OpenAI's own description; each has a list of packages and a
+/// program.
+const LIBRARIES: [&str; 6] = ["openai", "langchain", "llamaindex", "autogen", "crewai", "schemathesis"];
 
 #[test]
 fn client_libraries_work_at_a_peer_without_a_model() {

@@ -146,12 +146,12 @@ async fn is_usable_by_all(browser: &Browser) {
         for view in VIEWS {
             browser.view(view).await;
             // Two frames: everything is drawn then.
-            browser.client.execute_async(FRAMES, Vec::new()).await.unwrap();
+            browser.wait(FRAMES, &[]).await;
             browser.picture(&format!("{scheme}-{width}-{view}")).await;
             let what = format!("{view}, {scheme}, {width} pixels wide");
             assert_eq!(browser.run(AUDIT).await, Value::Array(Vec::new()), "{what}");
             if axe.is_some() {
-                let judged = browser.client.execute_async(axe::JUDGE, Vec::new()).await.unwrap();
+                let judged = browser.wait(axe::JUDGE, &[]).await;
                 assert_eq!(judged, Value::Array(Vec::new()), "{what}");
             }
         }
@@ -162,7 +162,7 @@ async fn is_usable_by_all(browser: &Browser) {
 const FRAMES: &str = "requestAnimationFrame(() => requestAnimationFrame(() => arguments[0]()))";
 
 async fn asks_nobody_else(browser: &Browser, base: &str) {
-    browser.client.refresh().await.unwrap();
+    browser.reload().await;
     browser.until("performance.getEntriesByName('first-contentful-paint')[0]").await;
     browser.until("document.querySelector('#link').dataset.tone === 'good'").await;
     let asked =
@@ -195,7 +195,7 @@ async fn who_needs_a_token_is_asked_for_it() {
     browser.fill("#token", token.trim()).await;
     browser.click("#token-form button").await;
     browser.until("document.querySelector('#link').dataset.tone === 'good'").await;
-    browser.client.refresh().await.unwrap();
+    browser.reload().await;
     browser.until("document.querySelector('#link').dataset.tone === 'good'").await;
     let kept = browser.run("return [localStorage.length, document.cookie, location.href]").await;
     assert!(kept[0] == 0 && kept[1] == "" && !kept[2].to_string().contains(token.trim()), "{kept}");
@@ -209,7 +209,7 @@ async fn a_crowd_of_peers_and_jobs_is_shown_smoothly() {
     browser.picture("crowd-mesh").await;
     for view in ["mesh", "jobs"] {
         browser.view(view).await;
-        let measured = browser.client.execute_async(RATE, vec![Value::from(view)]).await.unwrap();
+        let measured = browser.wait(RATE, &[view]).await;
         let rows = browser.run("return document.querySelectorAll('.space > .row').length").await;
         let (rate, longest) = (measured[0].as_f64().unwrap(), measured[1].as_f64().unwrap());
         eprintln!(

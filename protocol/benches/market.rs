@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use crypto::{Network, Payload, PeerId, SecretKey, Signed, Verified};
 use protocol::event::{Command, InboundId, Production, RequestId, Submission};
 use protocol::job::Salt;
-use protocol::message::Start;
 use protocol::peer::Config;
 use protocol::profile::LatencyClass;
 use protocol::receipt::{Rendering, prompt_digest};
@@ -81,13 +80,8 @@ fn submission(job: u64, now: Timestamp, choosing: Choosing) -> Event {
         approval: Vec::new(),
         parent: None,
     };
-    Event::Command(Command::Submit(Submission {
-        job: JobId(name),
-        salt: Salt([7; 16]),
-        spec,
-        run: None,
-        trace: None,
-    }))
+    let submission = Submission { job: JobId(name), salt: Salt([7; 16]), spec, run: None, trace: None };
+    Event::Command(Command::Submit(Box::new(submission)))
 }
 
 // --- The machines' own work.
@@ -204,8 +198,8 @@ impl Pair {
 
     fn see(&mut self, frame: &Frame) {
         match frame {
-            Frame::Start(Start { order, .. }) if self.seen.order.is_none() => {
-                self.seen.order = Some(order.clone());
+            Frame::Start(start) if self.seen.order.is_none() => {
+                self.seen.order = Some(start.order.clone());
             }
             Frame::Finish { receipt, .. } if self.seen.receipt.is_none() => {
                 self.seen.receipt = Some(receipt.clone());
@@ -234,22 +228,16 @@ fn jobs() {
             let start = Instant::now();
             pair.work(JOBS, round * JOBS);
             let whole = start.elapsed() / JOBS as u32;
-            (whole, signatures(&pair.seen).div_duration_f64(whole), keys().div_duration_f64(whole))
+            (whole, signatures(&pair.seen).div_duration_f64(whole))
         })
         .collect();
     let jobs = ROUNDS * JOBS + AT_ONCE;
     assert_eq!((pair.done, pair.recorded), (jobs, 2 * jobs), "every job was done, and booked on both sides");
-    let median = |share: fn(&(Duration, f64, f64)) -> f64, rounds: &mut Vec<_>| {
-        rounds.sort_by(|a, b| share(a).total_cmp(&share(b)));
-        share(&rounds[rounds.len() / 2])
-    };
-    let signatures = median(|round| round.1, &mut rounds);
-    let keys = median(|round| round.2, &mut rounds);
+    rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let signatures = rounds[rounds.len() / 2].1;
     // The quickest of all is what the machine does when it is left alone.
     let whole = rounds.iter().map(|round| round.0).min().unwrap();
-    for (what, share) in
-        [("all", 1.0), ("without signatures", 1.0 - signatures), ("nor keys", 1.0 - signatures - keys)]
-    {
+    for (what, share) in [("all", 1.0), ("without signatures", 1.0 - signatures)] {
         let time = whole.mul_f64(share);
         println!("{what}: {:.0} jobs/s, {time:?} a job", 1.0 / time.as_secs_f64());
     }
@@ -261,15 +249,6 @@ fn signatures(seen: &Statements) -> Duration {
         + statement(seen.order.as_ref().unwrap(), 1)
         + statement(seen.receipt.as_ref().unwrap(), 2)
         + statement(seen.acknowledgement.as_ref().unwrap(), 1)
-}
-
-/// What it takes to see that the keys in a job's statements are points of the curve: bid, order and receipt name one each.
-fn keys() -> Duration {
-    let bytes = *key(1).peer_id().as_bytes();
-    let check = time(|| {
-        black_box(PeerId::from_bytes(black_box(&bytes)).unwrap());
-    });
-    3 * check
 }
 
 /// What ed25519 takes for a statement: all of signing and verifying, but for copying, encoding and decoding, which are

@@ -136,7 +136,7 @@ pub enum Command {
     /// Host these agents from now on.
     Offer(Vec<AgentOffer>),
     /// Get a job done.
-    Submit(Submission),
+    Submit(Box<Submission>),
 }
 
 /// A job and the chance that it needs: its name and salt are random bytes drawn by the driver.

@@ -153,7 +153,7 @@ pub struct Brief {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Frame {
     /// Requester: begin. The only message that holds an input.
-    Start(Start),
+    Start(Box<Start>),
     /// Requester: stop, whatever you are at.
     Cancel {
         /// The job.

@@ -7,8 +7,9 @@ mod jobs;
 mod work;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use crypto::{Network, PeerId, SecretKey, Signed, Verified};
+use crypto::{Digest, Network, PeerId, SecretKey, Signed, Verified};
 
 use crate::approval::{Approvals, Rule};
 use crate::codec::VERSION;
@@ -60,8 +61,10 @@ pub struct Peer {
 /// A job of ours, from submission to its last event.
 #[derive(Debug)]
 struct Job {
-    spec: JobSpec,
+    spec: Arc<JobSpec>,
     salt: Salt,
+    /// The salted commitment to its input.
+    input: Digest,
     /// The run of ours on whose behalf.
     run: Option<RunId>,
     /// How far it stands below a job of a user's, as far as this peer knows.
@@ -193,7 +196,7 @@ impl Peer {
             Event::Command(Command::Approve { job }) => self.on_approval(now, job),
             Event::Command(Command::Cancel { job }) => self.end(job, JobError::Cancelled),
             Event::Command(Command::Offer(offers)) => self.on_offers(offers),
-            Event::Command(Command::Submit(submission)) => self.on_submission(now, submission),
+            Event::Command(Command::Submit(submission)) => self.on_submission(now, *submission),
             Event::Discovered { query, profiles } => self.on_discovered(now, query, profiles),
             Event::Frame { from, side: Side::Provider, frame } => self.on_order(now, from, frame),
             Event::Frame { from, side: Side::Requester, frame } => self.requester.on_frame(now, from, frame),

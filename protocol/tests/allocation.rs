@@ -57,7 +57,7 @@ fn boasts(honest: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 
 fn start(input: Input) -> Frame {
     let signer = SecretKey::from_seed(&[1; 32]).peer_id();
-    Frame::Start(Start {
+    Frame::Start(Box::new(Start {
         order: Signed::from_parts(signer, vec![1; 40], [2; 64]),
         brief: Brief {
             input,
@@ -66,7 +66,7 @@ fn start(input: Input) -> Frame {
             inherited: Inherited::default(),
         },
         trace: None,
-    })
+    }))
 }
 
 #[test]

@@ -282,7 +282,7 @@ impl World<'_> {
         if let Some(after) = batch.cancel_after {
             self.later(self.now.after(after), Happening::Cancel { host, job });
         }
-        self.tell(host, Event::Command(Command::Submit(submission)));
+        self.tell(host, Event::Command(Command::Submit(Box::new(submission))));
     }
 
     /// The engine first: what it has ready may be what a deadline is waiting for.

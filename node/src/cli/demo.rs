@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use crypto::{PeerId, SecretKey};
 use inference::Engine;
-use protocol::{Capability, JobError, Price, peer};
+use protocol::{Capability, JobError, Price};
 use serde_json::json;
 
 use super::print::{self, Style, styled};
@@ -230,21 +230,9 @@ async fn start(
 ) -> Result<Node, Failure> {
     let seed = clock::random().map_err(Failure::of(Class::Internal))?;
     let listen = crate::config::addresses("listen", &["/ip4/127.0.0.1/tcp/0".to_owned()])?;
-    Node::start(NodeConfig {
-        network: "demo".parse().map_err(Failure::of(Class::Internal))?,
-        key: SecretKey::from_seed(&seed),
-        listen,
-        external: Vec::new(),
-        bootstrap,
-        lan: false,
-        client: false,
-        agents,
-        journal: Journal::in_memory()?,
-        entries: Vec::new(),
-        receipts,
-        peer: peer::Config::default(),
-    })
-    .await
+    let network = "demo".parse().map_err(Failure::of(Class::Internal))?;
+    let alone = NodeConfig::new(network, SecretKey::from_seed(&seed), Journal::in_memory()?);
+    Node::start(NodeConfig { listen, bootstrap, agents, receipts, ..alone }).await
 }
 
 fn report(outcome: &Outcome, verdict: &Verdict, meeting_ms: u128, as_json: bool) -> Result<(), Failure> {

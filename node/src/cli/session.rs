@@ -16,7 +16,6 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use super::Common;
-use crate::agents::Agents;
 use crate::api::control::{Found, found};
 use crate::clock;
 use crate::config;
@@ -97,19 +96,12 @@ async fn ephemeral(common: &Common, bootstrap: Vec<Address>) -> Result<Node, Fai
     dir.create()?;
     let addresses = bootstrap.len();
     let seed = clock::random().map_err(Failure::of(Class::Internal))?;
+    let key = crypto::SecretKey::from_seed(&seed);
     let config = NodeConfig {
-        network: common.network(),
-        key: crypto::SecretKey::from_seed(&seed),
-        listen: Vec::new(),
-        external: Vec::new(),
         bootstrap,
-        lan: false,
         client: true,
-        agents: Agents::default(),
-        journal: Journal::in_memory()?,
-        entries: Vec::new(),
         receipts: Some(dir.receipts()),
-        peer: protocol::peer::Config::default(),
+        ..NodeConfig::new(common.network(), key, Journal::in_memory()?)
     };
     let node = Node::start_traced(config, common.traces()?).await?;
     match node.handle().join(addresses).await {

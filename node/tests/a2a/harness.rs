@@ -6,20 +6,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use crypto::SecretKey;
+use node::Node;
 use node::agents::{Agent, Agents, Context, Job, Running};
+use node::api::Server;
 use node::api::keys::Keys;
-use node::api::{Api, Server};
-use node::journal::Journal;
-use node::{Node, NodeConfig, clock};
 use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, Price, Speed, Token};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::LIMIT;
 use crate::support::http::{Request, Response};
+use crate::support::within::{alone, serve};
 
 /// Tells how many messages it was given, and the last; after `wait` it waits to be let go on.
 #[derive(Debug)]
@@ -108,26 +106,10 @@ impl Mesh {
             let capability = capability.parse().expect("a capability");
             agents.host(Arc::new(Teller { capability, waiting: waiting.clone(), open: opened.clone() }));
         }
-        let config = NodeConfig {
-            network: "a2a".parse().expect("a network"),
-            key: SecretKey::from_seed(&clock::random().expect("entropy")),
-            listen: Vec::new(),
-            external: Vec::new(),
-            bootstrap: Vec::new(),
-            lan: false,
-            client: false,
-            agents,
-            journal: Journal::in_memory().expect("a journal"),
-            entries: Vec::new(),
-            receipts: None,
-            peer: protocol::peer::Config::default(),
-        };
-        let (node, keys) = (Node::start(config).await.expect("a peer"), Keys::default());
+        let (node, keys) = (Node::start(alone(agents)).await.expect("a peer"), Keys::default());
         let server = Server::bind("127.0.0.1:0").await.expect("a free port");
         let server = server.with_keys(keys.clone()).with_private_webhooks(private_webhooks);
-        let url = server.url();
-        let api = Api { node: node.handle().clone(), receipts: None };
-        tokio::spawn(server.serve(api, CancellationToken::new()));
+        let url = serve(&node, server);
         Self { node, url, keys, waiting: watched, open }
     }
 

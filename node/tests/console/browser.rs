@@ -1,12 +1,12 @@
-//! A real browser, driven: chromedriver on a port of its own, and one page.
+//! A real browser, driven: chromedriver on a port of its own, one page, and the commands of WebDriver
+//! (<https://www.w3.org/TR/webdriver2/>) that a test of it needs.
 
 use std::process::Command;
 use std::time::Duration;
 
-use fantoccini::wd::TimeoutConfiguration;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::{Map, Value, json};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::{LIMIT, Process, text};
@@ -20,7 +20,6 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 /// A page in a browser of its own. Dropping it ends the browser.
 #[derive(Debug)]
 pub(crate) struct Browser {
-    pub(crate) client: Client,
     http: reqwest::Client,
     session: String,
     chromium: u64,
@@ -49,30 +48,33 @@ impl Browser {
             }
         };
         let base = format!("http://127.0.0.1:{port}");
-        let mut builder = ClientBuilder::new(HttpConnector::new());
-        let client = builder.capabilities(capabilities()).connect(&base).await.expect("a browser");
-        let timeouts = TimeoutConfiguration::new(Some(LIMIT), Some(LIMIT), Some(Duration::ZERO));
-        client.update_timeouts(timeouts).await.unwrap();
-        let id = client.session_id().await.unwrap().unwrap();
-        let chromium = client.capabilities().unwrap()["goog:processID"].as_u64().unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Some(Self {
-            client,
-            http,
-            session: format!("{base}/session/{id}"),
-            chromium,
-            _driver: driver,
-            _alone: alone,
-        })
+        let wanted = json!({ "capabilities": { "alwaysMatch": capabilities() } });
+        let session = send(http.post(format!("{base}/session")).json(&wanted)).await.expect("a browser");
+        let (id, chromium) = (text(&session["sessionId"]), &session["capabilities"]["goog:processID"]);
+        let (session, chromium) = (format!("{base}/session/{id}"), chromium.as_u64().unwrap());
+        let browser = Self { http, session, chromium, _driver: driver, _alone: alone };
+        let limit = LIMIT.as_millis();
+        browser.post("timeouts", &json!({ "script": limit, "pageLoad": limit, "implicit": 0 })).await;
+        Some(browser)
     }
 
     pub(crate) async fn open(&self, url: &str) {
-        self.client.goto(url).await.unwrap();
+        self.post("url", &json!({ "url": url })).await;
+    }
+
+    pub(crate) async fn reload(&self) {
+        self.post("refresh", &json!({})).await;
     }
 
     /// What a script returns.
     pub(crate) async fn run(&self, script: &str) -> Value {
-        self.client.execute(script, Vec::new()).await.unwrap_or_else(|error| panic!("{script}: {error}"))
+        self.post("execute/sync", &json!({ "script": script, "args": [] })).await
+    }
+
+    /// What a script hands to its last argument.
+    pub(crate) async fn wait(&self, script: &str, given: &[&str]) -> Value {
+        self.post("execute/async", &json!({ "script": script, "args": given })).await
     }
 
     /// Waits in the page until an expression is true; returns what it is then.
@@ -86,8 +88,7 @@ impl Browser {
              }};
              look();"
         );
-        let found = self.client.execute_async(&script, Vec::new()).await;
-        match found {
+        match self.try_post("execute/async", &json!({ "script": script, "args": [] })).await {
             Ok(found) => found,
             Err(error) => {
                 let page = self.run("return document.body.innerText").await;
@@ -97,20 +98,15 @@ impl Browser {
     }
 
     pub(crate) async fn click(&self, css: &str) {
-        self.client
-            .find(Locator::Css(css))
-            .await
-            .unwrap()
-            .click()
-            .await
-            .unwrap_or_else(|e| panic!("{css}: {e}"));
+        let element = self.find(css).await;
+        self.post(&format!("element/{element}/click"), &json!({})).await;
     }
 
     /// Types into a field, instead of what is in it.
     pub(crate) async fn fill(&self, css: &str, what: &str) {
-        let field = self.client.find(Locator::Css(css)).await.unwrap();
-        field.clear().await.unwrap();
-        field.send_keys(what).await.unwrap();
+        let field = self.find(css).await;
+        self.post(&format!("element/{field}/clear"), &json!({})).await;
+        self.post(&format!("element/{field}/value"), &json!({ "text": what })).await;
     }
 
     pub(crate) async fn text(&self, css: &str) -> String {
@@ -155,16 +151,33 @@ impl Browser {
     /// Keeps what is to be seen, where somebody wants to look at it.
     pub(crate) async fn picture(&self, name: &str) {
         if let Some(folder) = std::env::var_os("CONSOLE_PICTURES") {
-            let png = self.client.screenshot().await.unwrap();
+            let picture = send(self.http.get(format!("{}/screenshot", self.session))).await.unwrap();
+            let png = STANDARD.decode(text(&picture)).unwrap();
             std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), png).unwrap();
         }
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Value {
-        let url = format!("{}/{path}", self.session);
-        let answer: Value = self.http.post(url).json(body).send().await.unwrap().json().await.unwrap();
-        answer["value"].clone()
+    async fn find(&self, css: &str) -> String {
+        let found = self.post("element", &json!({ "using": "css selector", "value": css })).await;
+        text(found.as_object().and_then(|found| found.values().next()).expect("a reference to it"))
     }
+
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        self.try_post(path, body).await.unwrap_or_else(|error| panic!("{path} {body}: {error}"))
+    }
+
+    async fn try_post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        send(self.http.post(format!("{}/{path}", self.session)).json(body)).await
+    }
+}
+
+/// The value of an answer, or why there is none.
+async fn send(request: reqwest::RequestBuilder) -> Result<Value, String> {
+    let answer = request.send().await.map_err(|error| error.to_string())?;
+    let good = answer.status().is_success();
+    let mut answer: Value = answer.json().await.map_err(|error| error.to_string())?;
+    let value = answer["value"].take();
+    if good { Ok(value) } else { Err(format!("{}: {}", value["error"], value["message"])) }
 }
 
 impl Drop for Browser {
@@ -174,7 +187,7 @@ impl Drop for Browser {
     }
 }
 
-fn capabilities() -> Map<String, Value> {
+fn capabilities() -> Value {
     // Without a sandbox it runs as root, too, as in a container; here it shows nothing but what this test serves.
     let args = [
         "--headless=new",
@@ -185,6 +198,5 @@ fn capabilities() -> Map<String, Value> {
         "--window-size=1360,900",
     ];
     let options = json!({ "args": args });
-    let wanted = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
-    wanted.as_object().unwrap().clone()
+    json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } })
 }

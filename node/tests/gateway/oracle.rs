@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use crypto::{Digest, SecretKey};
+use crypto::Digest;
+use node::Node;
 use node::agents::{Agent, Agents, Context, Job, Running};
-use node::api::{Api, Server};
-use node::journal::Journal;
-use node::{Node, NodeConfig, clock};
+use node::api::Server;
 use protocol::{
     AgentOffer, Alternative, Capability, Chat, Constraint, Finish, Input, JobError, JobKind, Logprobs,
     ModelOffer, Price, Role, Scores, Speed, Token, ToolChoice,
@@ -14,9 +13,9 @@ use protocol::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::http::{Request, Response};
+use crate::support::within::{alone, serve};
 
 /// Says what it was asked; counts the runs that wait with it.
 #[derive(Debug)]
@@ -199,25 +198,9 @@ impl Gateway {
         if ruler {
             agents.host(Arc::new(Ruler));
         }
-        let config = NodeConfig {
-            network: "gateway".parse().expect("a network"),
-            key: SecretKey::from_seed(&clock::random().expect("entropy")),
-            listen: Vec::new(),
-            external: Vec::new(),
-            bootstrap: Vec::new(),
-            lan: false,
-            client: false,
-            agents,
-            journal: Journal::in_memory().expect("a journal"),
-            entries: Vec::new(),
-            receipts: None,
-            peer: protocol::peer::Config::default(),
-        };
-        let node = Node::start(config).await.expect("a peer");
+        let node = Node::start(alone(agents)).await.expect("a peer");
         let server = Server::bind("127.0.0.1:0").await.expect("a free port");
-        let url = server.url();
-        let api = Api { node: node.handle().clone(), receipts: None };
-        tokio::spawn(server.serve(api, CancellationToken::new()));
+        let url = serve(&node, server);
         Self { node, url, waiting: watched }
     }
 

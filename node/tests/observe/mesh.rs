@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use crypto::SecretKey;
 use node::agents::{Agent, Agents};
-use node::api::{Api, Server};
-use node::journal::Journal;
+use node::api::Server;
 use node::net::Address;
 use node::request::JobRequest;
 use node::traces::Traces;
 use node::{Node, NodeConfig, clock};
 use protocol::JobError;
 use protocol::event::{Completion, JobEvent};
-use tokio_util::sync::CancellationToken;
+
+use crate::support::within::{alone, serve};
 
 /// A peer and its API.
 pub(crate) struct Seen {
@@ -31,27 +30,16 @@ impl Seen {
         };
         let addresses = bootstrap.len();
         let config = NodeConfig {
-            network: "observe".parse().expect("a network"),
-            key: SecretKey::from_seed(&clock::random().expect("entropy")),
             listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("an address")],
-            external: Vec::new(),
             bootstrap,
-            lan: false,
-            client: false,
-            agents: hosted,
-            journal: Journal::in_memory().expect("a journal"),
-            entries: Vec::new(),
-            receipts: None,
-            peer: protocol::peer::Config::default(),
+            ..alone(hosted)
         };
         let node = Node::start_traced(config, traces).await.expect("a peer");
         if addresses > 0 {
             node.handle().join(addresses).await.expect("a mesh");
         }
         let server = Server::bind("127.0.0.1:0").await.expect("a free port");
-        let url = server.url();
-        let api = Api { node: node.handle().clone(), receipts: None };
-        tokio::spawn(server.serve(api, CancellationToken::new()));
+        let url = serve(&node, server);
         Self { node, url }
     }
 

@@ -13,6 +13,7 @@
 
 pub(crate) mod http;
 mod process;
+pub(crate) mod within;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

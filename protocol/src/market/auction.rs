@@ -13,6 +13,7 @@
 mod job;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crypto::{Digest, PeerId, Verified};
 
@@ -140,7 +141,7 @@ impl Auctions {
     }
 
     /// A job looks for a provider. `input` is the salted commitment to its input.
-    pub fn open(&mut self, now: Timestamp, job: JobId, spec: JobSpec, input: Digest) {
+    pub fn open(&mut self, now: Timestamp, job: JobId, spec: Arc<JobSpec>, input: Digest) {
         self.auctions.insert(job, Auction::new(job, spec, input));
         self.start_round(now, job);
     }

@@ -1,5 +1,7 @@
 //! Jobs of ours, between the machines: submission → approval, where one is needed → discovery → ask or announcement → award → done.
 
+use std::sync::Arc;
+
 use crypto::{PeerId, Signed, Verified};
 
 use super::{Job, LOOPED, MAX_JOBS, Peer, Question};
@@ -21,8 +23,10 @@ impl Peer {
         }
         spec.preference.peer = spec.preference.peer.filter(|peer| !self.is_blocked(peer));
         let depth = run.map_or(0, |run| self.depth_of(run).saturating_add(1));
-        self.jobs.insert(job, Job { spec: spec.clone(), salt, run, depth, trace });
-        match self.approvals.hold(job, &spec, depth) {
+        let (spec, input) = (Arc::new(spec), spec.input.commitment(&salt));
+        let held = self.approvals.hold(job, &spec, depth);
+        self.jobs.insert(job, Job { spec, salt, input, run, depth, trace });
+        match held {
             Some(rule) => self.notify(job, JobEvent::Awaiting(rule)),
             None => self.open(now, job),
         }
@@ -35,8 +39,8 @@ impl Peer {
     }
 
     fn open(&mut self, now: Timestamp, job: JobId) {
-        if let Some(Job { spec, salt, .. }) = self.jobs.get(&job) {
-            self.auctions.open(now, job, spec.clone(), spec.input.commitment(salt));
+        if let Some(Job { spec, input, .. }) = self.jobs.get(&job) {
+            self.auctions.open(now, job, Arc::clone(spec), *input);
         }
     }
 
@@ -189,7 +193,7 @@ impl Peer {
     }
 
     pub(super) fn order(&mut self, now: Timestamp, job: JobId, bid: &Verified<Bid>) {
-        let Some(Job { spec, salt, trace, .. }) = self.jobs.get(&job) else { return };
+        let Some(Job { spec, salt, input, trace, .. }) = self.jobs.get(&job) else { return };
         let continues = self.requester.continuation(job);
         let order = Order {
             job,
@@ -199,7 +203,7 @@ impl Peer {
             agent: bid.offer.agent.clone(),
             capability: spec.requirement.capability.clone(),
             model: bid.offer.model.as_ref().map(|model| model.digest),
-            input: spec.input.commitment(salt),
+            input: *input,
             sampling: spec.sampling.clone(),
             limits: spec.limits,
             price: bid.price(),
@@ -208,8 +212,8 @@ impl Peer {
             continues,
             issued: now,
         };
-        let shown = (spec.input.clone(), *salt, spec.constraint.clone());
-        let (offer, trace) = (Box::new(bid.offer.clone()), *trace);
+        let (shown, trace) = ((Arc::clone(spec), *salt), *trace);
+        let offer = Box::new(bid.offer.clone());
         let tokens = order.inherited();
         self.notify(job, JobEvent::Started { provider: bid.signer(), offer, tokens });
         self.requester.open(now, order, shown, trace);

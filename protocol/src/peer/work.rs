@@ -95,7 +95,7 @@ impl Peer {
     pub(super) fn on_order(&mut self, now: Timestamp, from: PeerId, frame: Frame) {
         match frame {
             Frame::Start(start) => {
-                if let Err((job, error)) = self.start(now, from, start) {
+                if let Err((job, error)) = self.start(now, from, *start) {
                     self.send(from, Side::Provider, Frame::Fail { job, error });
                 }
             }

@@ -49,7 +49,9 @@ impl Answer {
         let mut segments = inherited.segments.iter();
         for token in &inherited.output {
             let Some(_) = token.id else { return Err(Evidence::Unexpected) };
-            answer.push(order, token)?;
+            let mut next = answer.transcript.clone();
+            next.push(token.id, &token.text);
+            answer.push(order, token, next)?;
             if answer.transcript.len().is_multiple_of(SEGMENT) {
                 let segment = segments.next().ok_or(Evidence::BadCommitment)?;
                 answer.sign((network, order), segment.clone(), |_| true)?;
@@ -97,10 +99,11 @@ impl Answer {
         if !Logprobs::may_come(logprobs, token, &order.sampling) {
             return Err(Evidence::Unexpected);
         }
-        self.push(order, token)
+        self.push(order, token, next)
     }
 
-    fn push(&mut self, order: &Order, token: &Token) -> Result<(), Evidence> {
+    /// Takes a token, and the transcript with it.
+    fn push(&mut self, order: &Order, token: &Token, transcript: Transcript) -> Result<(), Evidence> {
         if self.transcript.len() > u64::from(order.sampling.max_tokens) {
             return Err(Evidence::SkippedIndex);
         }
@@ -111,7 +114,7 @@ impl Answer {
             return Err(Evidence::OverCap);
         }
         self.text_len += token.text.len();
-        self.transcript.push(token.id, &token.text);
+        self.transcript = transcript;
         self.output.push(token.clone());
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! [`MAX_TAKEOVERS`] of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crypto::{Network, PeerId, SecretKey, Signed, Verified};
 
@@ -20,7 +21,7 @@ use crate::message::{Brief, Frame, Start};
 use crate::receipt::{
     Acknowledgement, Continuation, Inherited, Opening, Order, Receipt, Rendering, SEGMENT, Segment,
 };
-use crate::{Constraint, Evidence, Input, JobError, JobId, Timestamp, Trace};
+use crate::{Evidence, JobError, JobId, JobSpec, Timestamp, Trace};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
@@ -120,9 +121,8 @@ pub struct Requester {
 struct Session {
     provider: PeerId,
     order: Verified<Order>,
-    input: Input,
+    spec: Arc<JobSpec>,
     salt: Salt,
-    constraint: Option<Constraint>,
     story: Story,
     rhythm: Rhythm,
 }
@@ -171,13 +171,13 @@ impl Requester {
         self.interrupted.get(&job).and_then(|story| story.answer.continuation())
     }
 
-    /// Orders a job from a provider, which alone is shown the input, its salt, the constraint, and what others have
-    /// answered already.
+    /// Orders a job from a provider, which alone is shown the input of its description, its salt, the constraint, and
+    /// what others have answered already.
     pub fn open(
         &mut self,
         now: Timestamp,
         order: Order,
-        (input, salt, constraint): (Input, Salt, Option<Constraint>),
+        (spec, salt): (Arc<JobSpec>, Salt),
         trace: Option<Trace>,
     ) {
         let (job, provider) = (order.job, order.provider);
@@ -188,13 +188,14 @@ impl Requester {
         self.takeovers.total += u64::from(order.continues.is_some());
         let inherited = order.continues.map_or_else(Inherited::default, |_| story.answer.inherited());
         let order = Signed::sign(&self.network, &self.key, order);
-        let brief = Brief { input: input.clone(), salt, constraint: constraint.clone(), inherited };
+        let (input, constraint) = (spec.input.clone(), spec.constraint.clone());
+        let brief = Brief { input, salt, constraint, inherited };
         let start = Start { order: order.signed().clone(), brief, trace };
         // The first question only measures how long an answer takes.
         let mut rhythm = Rhythm::new(now, self.config.patience, story.hasty);
         rhythm.probe(now);
-        self.sessions.insert(job, Session { provider, order, input, salt, constraint, story, rhythm });
-        self.outputs.push_back(Output::Send { to: provider, frame: Frame::Start(start) });
+        self.sessions.insert(job, Session { provider, order, spec, salt, story, rhythm });
+        self.outputs.push_back(Output::Send { to: provider, frame: Frame::Start(Box::new(start)) });
         self.outputs.push_back(Output::Send { to: provider, frame: Frame::Probe { job } });
     }
 
@@ -299,7 +300,8 @@ impl Requester {
         let Some(session) = self.sessions.remove(&job) else { return Ok(()) };
         let acknowledgement = Acknowledgement { receipt: receipt.digest() };
         let acknowledgement = Signed::sign(&self.network, &self.key, acknowledgement).into_signed();
-        let Session { input, salt, constraint, story, .. } = session;
+        let Session { spec, salt, story, .. } = session;
+        let (input, constraint) = (spec.input.clone(), spec.constraint.clone());
         let Answer { output, activations, .. } = story.answer;
         let opening = Opening { input, salt, output, activations, constraint };
         let completion = Box::new(Completion { receipt, acknowledgement, opening });

@@ -420,7 +420,7 @@ pub(crate) fn frame() -> BoxedStrategy<Frame> {
     let trace = option::of(any::<([u8; 16], [u8; 8], u8)>())
         .prop_map(|found| found.map(|(id, span, flags)| protocol::Trace { id, span, flags }));
     let start = (claim(order()), brief, trace)
-        .prop_map(|(order, brief, trace)| Frame::Start(Start { order, brief, trace }));
+        .prop_map(|(order, brief, trace)| Frame::Start(Box::new(Start { order, brief, trace })));
     let token = (some_job(), 0u64..5, said(), digest(), option::of(logprobs())).prop_map(
         |(job, index, token, commitment, logprobs)| Frame::Token {
             job,

@@ -176,7 +176,7 @@ impl Countered {
         let mut peer = Peer::new(Config::default(), Network::default(), key(1));
         let spec = wanting(price(0, 1000), for_peer(crate::values::peer(9)));
         let submission = Submission { job: job_id(1), salt: SALT, spec, run: None, trace: None };
-        peer.handle(START, Event::Command(Command::Submit(submission)));
+        peer.handle(START, Event::Command(Command::Submit(Box::new(submission))));
         let bid = Bid {
             job: job_id(1),
             requester: crate::values::peer(1),
@@ -285,7 +285,7 @@ fn after_a_counter_offer_either_bid_can_be_ordered_but_not_both() {
     let mut requester = Peer::new(Config::default(), Network::default(), key(9));
     let spec = wanting(price(0, 1000), for_peer(peer(2)));
     let submission = Submission { job: job_id(1), salt: SALT, spec, run: None, trace: None };
-    requester.handle(START, Event::Command(Command::Submit(submission)));
+    requester.handle(START, Event::Command(Command::Submit(Box::new(submission))));
     for lost in [false, true] {
         let request = std::iter::from_fn(|| requester.poll_output()).find_map(|o| {
             if let Output::Request { id, request, .. } = o { Some((id, request)) } else { None }

@@ -27,7 +27,7 @@ impl Alone {
             alone.tell(0, Event::Command(Command::Offer(vec![text_offer(900)])));
         }
         let submission = Submission { job: job_id(1), salt: SALT, spec, run: None, trace: None };
-        alone.tell(0, Event::Command(Command::Submit(submission)));
+        alone.tell(0, Event::Command(Command::Submit(Box::new(submission))));
         alone.find(0, found);
         alone
     }

@@ -175,10 +175,10 @@ fn the_largest_input_constraint_and_inheritance_fit_a_frame_with_the_largest_ord
     };
     let order = crypto::Signed::sign(&crypto::Network::default(), &key(1), order).into_signed();
     assert!(order.clone().verify(&crypto::Network::default()).is_ok());
-    let frame = Frame::Start(Start {
+    let frame = Frame::Start(Box::new(Start {
         order,
         brief: Brief { input, salt: SALT, constraint: Some(constraint), inherited },
         trace: Some(protocol::Trace { id: [1; 16], span: [1; 8], flags: 1 }),
-    });
+    }));
     assert!(Frame::from_bytes(&frame.to_bytes()).is_ok());
 }

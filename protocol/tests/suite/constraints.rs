@@ -69,7 +69,10 @@ fn a_constraint_that_is_not_the_ordered_one_blocks_its_sender() {
     for bend in bends {
         let mut world = world();
         world.bend(peer(1), move |frame| match frame {
-            Frame::Start(start) => vec![Frame::Start(Start { brief: bend(start.brief), ..start })],
+            Frame::Start(start) => {
+                let Start { order, brief, trace } = *start;
+                vec![Frame::Start(Box::new(Start { order, brief: bend(brief), trace }))]
+            }
             frame => vec![frame],
         });
         world.submit(peer(1), job_id(1), JobSpec { provider: Some(peer(2)), ..constrained() });
@@ -130,11 +133,8 @@ fn a_provider_refuses_what_no_requester_should_have_sent() {
         Frame::Start(start) => {
             let broken = Constraint::JsonSchema("{".into());
             let order = crate::world::resign(&start.order, 1, |o| o.constraint = Some(broken.digest()));
-            vec![Frame::Start(Start {
-                order,
-                brief: Brief { constraint: Some(broken), ..start.brief },
-                trace: None,
-            })]
+            let brief = Brief { constraint: Some(broken), ..start.brief };
+            vec![Frame::Start(Box::new(Start { order, brief, trace: None }))]
         }
         frame => vec![frame],
     });

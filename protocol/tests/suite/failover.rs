@@ -331,9 +331,10 @@ fn a_successor_is_shown_exactly_what_was_answered() {
         let mut world = begun(3, spec());
         write(&mut world, 2, 40);
         world.bend(peer(1), move |frame| match frame {
-            Frame::Start(Start { order, brief, trace }) => {
+            Frame::Start(start) => {
+                let Start { order, brief, trace } = *start;
                 let inherited = bend(brief.inherited);
-                vec![Frame::Start(Start { order, brief: Brief { inherited, ..brief }, trace })]
+                vec![Frame::Start(Box::new(Start { order, brief: Brief { inherited, ..brief }, trace }))]
             }
             frame => vec![frame],
         });
@@ -349,10 +350,11 @@ fn nobody_without_a_lease_has_an_inheritance_looked_at() {
     write(&mut world, 2, 40);
     // The lease was for the job; the order comes under another bid's name, and what it shows is a lie.
     world.bend(peer(1), move |frame| match frame {
-        Frame::Start(Start { order, brief, trace }) => {
+        Frame::Start(start) => {
+            let Start { order, brief, trace } = *start;
             let order = resign(&order, 1, |order| order.bid = Digest::of_content(b"no bid"));
             let inherited = Inherited { segments: Vec::new(), ..brief.inherited };
-            vec![Frame::Start(Start { order, brief: Brief { inherited, ..brief }, trace })]
+            vec![Frame::Start(Box::new(Start { order, brief: Brief { inherited, ..brief }, trace }))]
         }
         frame => vec![frame],
     });

@@ -54,11 +54,8 @@ fn fair_start() -> BoxedStrategy<Frame> {
                 order.limits = spec().limits;
             }
             let order = Signed::sign(&Network::default(), &key(seed), order).into_signed();
-            Frame::Start(Start {
-                order,
-                brief: Brief { input, salt: SALT, constraint: None, inherited: Inherited::default() },
-                trace: None,
-            })
+            let brief = Brief { input, salt: SALT, constraint: None, inherited: Inherited::default() };
+            Frame::Start(Box::new(Start { order, brief, trace: None }))
         })
         .boxed()
 }
@@ -108,13 +105,8 @@ fn command() -> BoxedStrategy<Command> {
             let target = target.map(|completion| price(0, completion));
             let preference = protocol::Preference { target, ..spec().preference };
             let spec = protocol::JobSpec { input, provider, choosing, preference, ..spec() };
-            Command::Submit(Submission {
-                job,
-                salt: SALT,
-                spec,
-                run: (run < 3).then_some(RunId(run)),
-                trace: None,
-            })
+            let run = (run < 3).then_some(RunId(run));
+            Command::Submit(Box::new(Submission { job, salt: SALT, spec, run, trace: None }))
         }),
     ]
     .boxed()
@@ -302,7 +294,7 @@ fn bids_for_one_job_are_counted_up_to_a_bound() {
     let mut peer = Peer::new(Config::default(), Network::default(), key(1));
     peer.handle(START, Event::Command(Command::Offer(vec![text_offer(1000)])));
     let submission = Submission { job: job_id(1), salt: SALT, spec: auction(), run: None, trace: None };
-    peer.handle(START, Event::Command(Command::Submit(submission)));
+    peer.handle(START, Event::Command(Command::Submit(Box::new(submission))));
     let query = std::iter::from_fn(|| peer.poll_output())
         .find_map(|o| if let Output::Discover { query, .. } = o { Some(query) } else { None });
     peer.handle(START, Event::Discovered { query: query.unwrap(), profiles: Vec::new() });

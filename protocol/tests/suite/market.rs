@@ -127,7 +127,7 @@ fn second_round() -> Peer {
     };
     let submission = Submission { job: job_id(1), salt: SALT, spec: auction(), run: None, trace: None };
     let mut now = START;
-    alone.handle(now, Event::Command(Command::Submit(submission)));
+    alone.handle(now, Event::Command(Command::Submit(Box::new(submission))));
     for seed in [9, 8] {
         let query = std::iter::from_fn(|| alone.poll_output())
             .find_map(|o| if let Output::Discover { query, .. } = o { Some(query) } else { None });
@@ -168,7 +168,7 @@ fn a_sealed_bid_for_a_job_that_was_not_announced_is_ignored() {
     let mut alone = Peer::new(Config::default(), Network::default(), key(1));
     for (n, provider) in [(1, spec()), (2, JobSpec { provider: Some(peer(8)), ..auction() })] {
         let submission = Submission { job: job_id(n), salt: SALT, spec: provider, run: None, trace: None };
-        alone.handle(START, Event::Command(Command::Submit(submission)));
+        alone.handle(START, Event::Command(Command::Submit(Box::new(submission))));
         let event = Event::Request { from: peer(9), inbound: InboundId(1), request: sealed(9, bid(n, 0)) };
         alone.handle(START, event);
     }
@@ -228,7 +228,7 @@ fn a_quote_for_another_job_is_no_answer() {
     };
     let submission =
         Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None, trace: None };
-    let asked = tell(Event::Command(Command::Submit(submission)));
+    let asked = tell(Event::Command(Command::Submit(Box::new(submission))));
     let id = asked.iter().find_map(|o| if let Output::Request { id, .. } = o { Some(*id) } else { None });
     let other = Signed::sign(&Network::default(), &key(9), bid(2, 0)).into_signed();
     let answer = Event::Answer { id: id.unwrap(), from: peer(9), answer: Some(Response::Bid(other)) };
@@ -243,7 +243,7 @@ fn a_quote_of_a_peer_that_was_blocked_since_it_was_asked_does_not_count() {
     let mut alone = Peer::new(Config::default(), Network::default(), key(1));
     let submission =
         Submission { job: job_id(1), salt: SALT, spec: for_peer(peer(9)), run: None, trace: None };
-    alone.handle(START, Event::Command(Command::Submit(submission)));
+    alone.handle(START, Event::Command(Command::Submit(Box::new(submission))));
     let id = std::iter::from_fn(|| alone.poll_output())
         .find_map(|o| if let Output::Request { id, .. } = o { Some(id) } else { None });
     alone.handle(START, Event::Misbehaved { peer: peer(9), evidence: Evidence::BadReceipt });

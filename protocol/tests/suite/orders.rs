@@ -22,7 +22,7 @@ fn order_bent_at(delay: u64, mut bend: impl FnMut(Start) -> Start + 'static) -> 
     world.script(peer(2), Vec::new());
     world.submit(peer(3), job_id(9), for_peer(peer(2)));
     world.bend(peer(1), move |frame| match frame {
-        Frame::Start(start) => vec![Frame::Start(bend(start))],
+        Frame::Start(start) => vec![Frame::Start(Box::new(bend(*start)))],
         frame => vec![frame],
     });
     world.now = world.now.after(delay);

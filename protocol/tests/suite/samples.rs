@@ -293,8 +293,8 @@ pub(crate) fn frames() -> [(&'static str, Frame); 11] {
     let start = Start { order: order().into_signed(), brief, trace: None };
     let logprobs = Some(Logprobs { logprob: -1.25, top: vec![alternative(9, -0.5), alternative(0, -1.25)] });
     [
-        ("frame-start", Frame::Start(start)),
-        ("frame-start-continued", Frame::Start(continued)),
+        ("frame-start", Frame::Start(Box::new(start))),
+        ("frame-start-continued", Frame::Start(Box::new(continued))),
         ("frame-cancel", Frame::Cancel { job }),
         ("frame-acknowledge", Frame::Acknowledge { job, acknowledgement: acknowledgement().into_signed() }),
         ("frame-probe", Frame::Probe { job }),

@@ -36,7 +36,7 @@ fn it_goes_with_the_order_and_nowhere_else() {
         let mut world = World::of(2);
         world.offer(peer(2), vec![text_offer(0)]);
         let submission = Submission { job: job_id(1), salt: SALT, spec: spec(), run: None, trace };
-        world.deliver(peer(1), Event::Command(Command::Submit(submission)));
+        world.deliver(peer(1), Event::Command(Command::Submit(Box::new(submission))));
         let mut starts = world.journal.iter().filter_map(|(_, output)| match output {
             Output::Frame { frame: Frame::Start(start), .. } => Some(start.trace),
             _ => None,

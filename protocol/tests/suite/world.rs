@@ -102,7 +102,7 @@ impl World {
 
     pub(crate) fn submit_for(&mut self, id: PeerId, job: JobId, spec: JobSpec, run: Option<RunId>) {
         let submission = Submission { job, salt: SALT, spec, run, trace: None };
-        self.deliver(id, Event::Command(Command::Submit(submission)));
+        self.deliver(id, Event::Command(Command::Submit(Box::new(submission))));
     }
 
     pub(crate) fn produce(&mut self, id: PeerId, run: RunId, production: Production) {

@@ -1,6 +1,7 @@
 //! One job that looks for a provider: whom to ask, which bids count, which is the best, why there is none.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crypto::{Digest, Hasher, PeerId, Verified};
 
@@ -27,7 +28,8 @@ const SAMPLE: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Auction {
-    pub(super) spec: JobSpec,
+    pub(super) spec: Arc<JobSpec>,
+    /// What strangers see of it. Its requirement is the one that counts.
     pub(super) ask: Ask,
     pub(super) stage: Stage,
     pub(super) rounds: u32,
@@ -76,7 +78,7 @@ pub(super) enum Stage {
 
 impl Auction {
     /// `input` is the salted commitment to the job's input.
-    pub(super) fn new(job: JobId, spec: JobSpec, input: Digest) -> Self {
+    pub(super) fn new(job: JobId, spec: Arc<JobSpec>, input: Digest) -> Self {
         let ask = Ask {
             job,
             kind: spec.kind,
@@ -133,7 +135,7 @@ impl Auction {
     /// found it or not.
     pub(super) fn candidates(&self, profiles: &[Verified<Profile>], load: &Load) -> Vec<PeerId> {
         let able = |p: &&Verified<Profile>| {
-            p.matching(&self.spec.requirement).any(|offer| offer.takes(self.spec.kind) && self.goes_on(offer))
+            p.matching(&self.ask.requirement).any(|offer| offer.takes(self.spec.kind) && self.goes_on(offer))
         };
         let new = |p: &&Verified<Profile>| !self.excluded.contains(&p.signer());
         let draw = |peer: PeerId| {
@@ -149,11 +151,10 @@ impl Auction {
     /// From now on nobody else counts than who has this model and engine.
     pub(super) fn pin(&mut self, model: Option<&ModelOffer>) {
         let Some(ModelOffer { digest, engine, .. }) = model else { return };
-        self.spec.requirement.model = Some(*digest);
         self.ask.requirement.model = Some(*digest);
         self.engine = Some(engine.clone());
         let mut bids = std::mem::take(&mut self.bids);
-        bids.retain(|known| known.bid.offer.meets(&self.spec.requirement) && self.goes_on(&known.bid.offer));
+        bids.retain(|known| known.bid.offer.meets(&self.ask.requirement) && self.goes_on(&known.bid.offer));
         self.bids = bids;
         // However long the answer took until now, there are as many rounds to find who goes on with it.
         self.rounds = 1;
@@ -183,7 +184,7 @@ impl Auction {
     /// Why nobody could be asked: what is wanted costs more than the job may spend, is done by nobody who offers the
     /// capability, or is not on offer at all.
     pub(super) fn nothing_offered(&self, profiles: &[Verified<Profile>]) -> JobError {
-        let at_any_price = Requirement { ceiling: None, ..self.spec.requirement.clone() };
+        let at_any_price = Requirement { ceiling: None, ..self.ask.requirement.clone() };
         let mut able = profiles.iter().flat_map(|profile| profile.matching(&at_any_price)).peekable();
         if able.peek().is_some() {
             return match able.any(|offer| offer.takes(self.spec.kind)) {
@@ -194,7 +195,7 @@ impl Auction {
         let names: BTreeSet<Capability> =
             profiles.iter().flat_map(|p| p.agents.iter().map(|a| a.capability.clone())).collect();
         JobError::NothingOffered {
-            capability: self.spec.requirement.capability.clone(),
+            capability: self.ask.requirement.capability.clone(),
             sample: names.into_iter().take(SAMPLE).collect(),
         }
     }
@@ -221,7 +222,7 @@ impl Auction {
             return Err(None);
         }
         let wrong_peer = self.spec.provider.is_some_and(|provider| provider != from);
-        let able = bid.offer.meets(&self.spec.requirement) && bid.offer.takes(self.spec.kind);
+        let able = bid.offer.meets(&self.ask.requirement) && bid.offer.takes(self.spec.kind);
         if wrong_peer || !able {
             return Err(Some(Evidence::Unexpected));
         }

