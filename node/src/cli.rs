@@ -33,7 +33,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use crypto::Network;
 
-use crate::config::LogFormat;
+use crate::config::{self, LogFormat, Settings};
 use crate::datadir::DataDir;
 use crate::failure::{Class, Failure};
 use crate::traces::Traces;
@@ -194,8 +194,11 @@ impl Common {
         Ok(DataDir::locate(self.data_dir.clone())?)
     }
 
-    fn network(&self) -> Network {
-        self.network.clone().unwrap_or_default()
+    /// Which mesh: as `up` in this folder would have it.
+    fn network(&self) -> Result<Network, Failure> {
+        let named = self.network.clone().map(Ok);
+        let read = || Ok(Settings::read(&config::default_file(self.data_dir()?.path()), false)?.network);
+        named.unwrap_or_else(|| read().map(Option::unwrap_or_default))
     }
 
     /// Where traces go: nowhere unless somebody said.

@@ -115,6 +115,11 @@ impl NodeHandle {
         Self { trace: trace.or(self.trace), ..self.clone() }
     }
 
+    /// Below which span of a trace its jobs stand.
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        self.trace
+    }
+
     /// Where its traces go.
     pub fn traces(&self) -> &Traces {
         &self.traces

@@ -192,14 +192,14 @@ impl Driver {
     ) -> Self {
         let (tell, news) = mpsc::channel(NEWS);
         let (journal, approval, running) = (journal.into(), Vec::new(), BTreeMap::new());
-        let spans = PlanSpans::begin(&Traces::default());
+        let spans = PlanSpans::begin(&Traces::default(), None);
         Self { execution, budget, journal, jobs, approval, running, news, tell, over: false, spans }
     }
 
-    /// Traced from here on.
+    /// Traced from here on, below `parent` or in a trace of its own.
     #[must_use]
-    pub fn with_traces(mut self, traces: &Traces) -> Self {
-        self.spans = PlanSpans::begin(traces);
+    pub fn with_traces(mut self, traces: &Traces, parent: Option<Trace>) -> Self {
+        self.spans = PlanSpans::begin(traces, parent);
         self
     }
 

@@ -70,6 +70,41 @@ fn without_a_terminal_a_peer_of_the_moment_does_not_begin_what_needs_approval() 
     home.run(&submit).refused(6, &["cancelled"]);
 }
 
+/// A real terminal, which the program that makes typescripts keeps for us.
+#[cfg(target_os = "linux")]
+fn at_a_terminal(command: &std::process::Command) -> std::process::Command {
+    use std::iter;
+    use std::process::Command;
+
+    let words = iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    script
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whoever_sits_at_the_terminal_is_asked() {
+    let provider = Peer::up(&["--engine", "echo"]);
+    let address = provider.address();
+    let submit = ["submit", "x ", "--max-tokens", "1", "--approve", "depth:0", "--bootstrap", &address];
+    for (answer, code) in [("y\n", 0), ("n\n", 6), ("\n", 6)] {
+        let home = Home::new();
+        let mut asked = home.spawn(at_a_terminal(&home.command(&submit)));
+        asked.feed(answer);
+        let outcome = asked.finish();
+        assert!(outcome.stdout.contains("needs approval (depth:0). May it begin? [y/N]"), "{outcome:?}");
+        assert_eq!(outcome.code, code, "{answer:?}: {outcome:?}");
+    }
+}
+
 #[test]
 fn a_plan_asks_a_model_and_real_tools_and_each_tool_is_approved() {
     let home = Home::new();

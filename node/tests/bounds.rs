@@ -204,3 +204,34 @@ async fn who_brings_too_much_is_told_so() {
         }
     });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_bodies_together_have_a_bound() {
+    let gateway = Gateway::up(Bounds { body: 64 << 10, bodies: 64 << 10, ..Bounds::default() }).await;
+    let host = gateway.url.trim_start_matches("http://").to_owned();
+    let begin = |headers: &str| {
+        let mut stream = gateway.connect();
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).expect("room");
+        stream
+    };
+    // A body without a length takes all the room there is, however short it is in the end.
+    for held in ["content-length: 65536\r\n", "transfer-encoding: chunked\r\n"] {
+        block_in_place(|| {
+            let first = begin(held);
+            let refused = || {
+                let mut stream = begin("content-length: 2\r\nconnection: close\r\n");
+                stream.write_all(b"{}").expect("room");
+                let answer = rest(stream);
+                assert!(["503", "400"].contains(&&answer[9..12]), "{answer}");
+                answer.starts_with("HTTP/1.1 503").then(|| {
+                    assert!(answer.to_lowercase().contains("\r\nretry-after: 1\r\n"), "{answer}");
+                    assert_eq!(error_code(&answer), "overloaded");
+                })
+            };
+            assert!((0..1000).any(|_| refused().is_some()), "{held}: there is no room beside it");
+            drop(first);
+            assert!((0..1000).any(|_| refused().is_none()), "{held}: and there is again");
+        });
+    }
+}

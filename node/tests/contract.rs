@@ -220,6 +220,11 @@ fn two_networks_do_not_meet() {
         .refused(5, &["bootstrap"]);
     let outcome = Home::new().run(&["submit", "x", "--bootstrap", &peer.address(), "--network", "one"]);
     assert_eq!(outcome.answer(), "x");
+    // What `up` takes from the folder's file holds for a peer of one command as well.
+    let told = Home::new();
+    std::fs::create_dir(told.data()).unwrap();
+    std::fs::write(told.data().join("llamesh.toml"), "network = \"one\"\n").unwrap();
+    assert_eq!(told.run(&["submit", "x", "--bootstrap", &peer.address()]).answer(), "x");
 }
 
 #[test]

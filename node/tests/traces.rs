@@ -159,7 +159,7 @@ async fn run(plan: Plan, node: &Node) -> String {
     let execution = Execution::begin(clock::now(), checked, BTreeMap::new(), Vec::new()).expect("a plan");
     let journal = Journal::create(&dir, &Order { plan, inputs: BTreeMap::new() }).expect("a journal");
     let driver = Driver::new(execution, budget, journal, Arc::new(node.handle().clone()));
-    let mut driver = driver.with_traces(node.handle().traces());
+    let mut driver = driver.with_traces(node.handle().traces(), None);
     while let Some(update) = driver.next().await.expect("a journal") {
         match update {
             PlanUpdate::Done { output, .. } => return output,
@@ -208,6 +208,30 @@ async fn a_plan_on_three_peers_is_one_trace() {
     }
     let bytes = three.collector.bytes();
     assert!(!bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()), "no content");
+    three.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_that_a_tool_runs_stands_below_its_request() {
+    let three = Three::up(true).await;
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "t", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let plan = json!({ "goal": "say it", "nodes": { "only": { "generate": { "prompt": SECRET, "capability": "echo" } } } });
+    let call = json!({ "name": "run_plan", "arguments": { "plan": plan }, "_meta": meta });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call });
+    let request = Request::post(&three.asker.url, "/mcp", &body)
+        .with("accept", "application/json, text/event-stream")
+        .with("mcp-protocol-version", "2026-07-28")
+        .with("mcp-method", "tools/call")
+        .with("mcp-name", "run_plan");
+    let answer = block_in_place(|| request.send());
+    assert!(answer.status == 200 && answer.body.contains(SECRET), "{answer:?}");
+    let paths = paths(&three.spans(10));
+    let deepest = "POST /mcp > invoke_workflow > node only > chat > chat echo-echo > decode";
+    assert!(paths.contains(&deepest.to_owned()), "{paths:?}");
     three.stop().await;
 }
 

@@ -101,7 +101,7 @@ async fn ephemeral(common: &Common, bootstrap: Vec<Address>) -> Result<Node, Fai
         bootstrap,
         client: true,
         receipts: Some(dir.receipts()),
-        ..NodeConfig::new(common.network(), key, Journal::in_memory()?)
+        ..NodeConfig::new(common.network()?, key, Journal::in_memory()?)
     };
     let node = Node::start_traced(config, common.traces()?).await?;
     match node.handle().join(addresses).await {

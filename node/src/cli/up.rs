@@ -29,7 +29,8 @@ use crate::{Node, NodeConfig};
 
 /// Jobs of a model that run at once: they share its passes, so one more costs the others little, up to about here.
 const SLOTS: usize = 16;
-
+/// What is said of a peer that ends by itself.
+const NETWORK_ENDED: &str = "the peer's network has ended by itself: start the peer again";
 /// Jobs beyond the slots that may be promised a place.
 const WAITING: usize = 32;
 
@@ -80,7 +81,7 @@ pub(super) struct Up {
     #[arg(long, env = "LLAMESH_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// What all models in memory may take with their caches, like 8GiB; models that do not fit together are loaded and
-    /// unloaded as jobs come [default: three quarters of the machine's]
+    /// unloaded as jobs come [default: three quarters of the machine's, or of its container's]
     #[arg(long, env = "LLAMESH_MEMORY", value_name = "BYTES")]
     memory: Option<Memory>,
     /// Unload a model that had no job for so long [default: only when another one needs the room]
@@ -292,7 +293,8 @@ async fn serve(mut node: Node, server: Server, held: Held, mut stop: Stop) -> Re
     shutdown.cancel();
     serving.abort();
     match ended {
-        Some(ended) => ended,
+        // It was not asked to.
+        Some(ended) => ended.and_then(|()| Err(Failure::new(Class::Network, NETWORK_ENDED))),
         None => node.stop().await,
     }
 }

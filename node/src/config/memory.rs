@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -27,12 +28,14 @@ impl Memory {
         if bytes == 0 { None } else { Some(Self(bytes)) }
     }
 
-    /// Three quarters of this machine's memory, or no limit where it does not say: the rest is for the system, for other
-    /// programs and for this one's network.
+    /// Three quarters of this machine's memory, or of what its container leaves it, or no limit where neither says: the
+    /// rest is for the system, for other programs and for this one's network.
     pub fn of_machine() -> Self {
-        let text = fs::read_to_string(MEMINFO).unwrap_or_default();
-        let total = total(&text).map(|bytes| bytes / 4 * 3);
-        total.and_then(Self::of_bytes).unwrap_or(Self::UNLIMITED)
+        let read = |path: &Path| fs::read_to_string(path).ok();
+        let text = |path| read(Path::new(path)).unwrap_or_default();
+        let known = [total(&text(MEMINFO)), group_limit(&text(GROUPS), read)];
+        let least = known.into_iter().flatten().min().map(|bytes| bytes / 4 * 3);
+        least.and_then(Self::of_bytes).unwrap_or(Self::UNLIMITED)
     }
 
     /// How many bytes.
@@ -46,6 +49,24 @@ fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1 << 10)
+}
+
+/// The least limit of the control groups that this process is in, by the lines `number:controllers:/path` that tell them
+/// (cgroups(7)). A container sees its own group as the root, so each group above counts as well.
+fn group_limit(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        let groups = Path::new(path.trim_start_matches('/')).ancestors();
+        groups.filter_map(|group| read(&Path::new(root).join(group).join(file))?.trim().parse().ok()).min()
+    });
+    limits.min()
 }
 
 impl FromStr for Memory {
@@ -99,6 +120,8 @@ impl<'de> Deserialize<'de> for Memory {
 
 /// Where Linux tells of its memory.
 const MEMINFO: &str = "/proc/meminfo";
+/// And of the control groups that a process is in.
+const GROUPS: &str = "/proc/self/cgroup";
 /// Of a wrong text, as much as anybody needs to find it.
 const MAX_SHOWN: usize = 40;
 const UNITS: [(&str, u64); 10] = [
@@ -160,5 +183,25 @@ mod tests {
             assert_eq!(total(odd), None, "{odd}");
         }
         assert!(Memory::of_machine().bytes() > 0);
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_counts() {
+        let files = [
+            ("/sys/fs/cgroup/memory.max", "max\n"),
+            ("/sys/fs/cgroup/a/memory.max", "3000\n"),
+            ("/sys/fs/cgroup/a/b/memory.max", "4000\n"),
+            ("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "5000\n"),
+        ];
+        let read = |path: &Path| {
+            let found = files.iter().find(|(name, _)| Path::new(name) == path);
+            found.map(|(_, text)| (*text).to_owned())
+        };
+        assert_eq!(group_limit("0::/a/b\n", read), Some(3000));
+        assert_eq!(group_limit("9:cpu:/a\n4:memory:/c\n0::/\n", read), Some(5000));
+        assert_eq!(group_limit("7:blkio,memory:/c/d\n0::/a\n", read), Some(3000));
+        for none in ["", "0::/", "0::/elsewhere", "what", "4:memory", "3:cpu:/a"] {
+            assert_eq!(group_limit(none, read), None, "{none}");
+        }
     }
 }

@@ -17,9 +17,9 @@ pub(crate) struct PlanSpans {
 }
 
 impl PlanSpans {
-    /// A plan begins: a trace of its own.
-    pub(crate) fn begin(traces: &Traces) -> Self {
-        let mut plan = traces.begin("invoke_workflow", Kind::Internal, None);
+    /// A plan begins, below `parent` or in a trace of its own.
+    pub(crate) fn begin(traces: &Traces, parent: Option<Trace>) -> Self {
+        let mut plan = traces.begin("invoke_workflow", Kind::Internal, parent);
         plan.say("gen_ai.operation.name", "invoke_workflow");
         plan.say("gen_ai.provider.name", "llamesh");
         Self { traces: traces.clone(), plan, nodes: BTreeMap::new() }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use protocol::{Capability, JobError};
+use protocol::{Capability, JobError, Trace};
 use rmcp::model::Extensions;
 
 use crate::api::Api;
@@ -15,6 +15,7 @@ use crate::api::keys::Visit;
 use crate::failure::{Class, Failure};
 use crate::handle::NodeHandle;
 use crate::plans::Jobs;
+use crate::traces::Traces;
 
 /// A way to the mesh: a peer in this process, or the API of one that runs.
 pub trait Mesh: Jobs {
@@ -35,6 +36,8 @@ pub struct Guest {
     receipts: Option<PathBuf>,
     /// Of whoever comes with a key; the owner has none.
     visit: Option<Arc<Visit>>,
+    /// Where traces go, and below which span the request stands.
+    pub(super) traces: (Traces, Option<Trace>),
 }
 
 impl std::fmt::Debug for Guest {
@@ -45,8 +48,8 @@ impl std::fmt::Debug for Guest {
 
 impl Guest {
     /// The owner of a folder with receipts, who may do everything.
-    pub fn owner(mesh: Arc<dyn Mesh>, receipts: PathBuf) -> Self {
-        Self { mesh, receipts: Some(receipts), visit: None }
+    pub fn owner(mesh: Arc<dyn Mesh>, receipts: PathBuf, traces: Traces) -> Self {
+        Self { mesh, receipts: Some(receipts), visit: None, traces: (traces, None) }
     }
 
     /// Whoever sent a request that the gate has let in.
@@ -54,7 +57,8 @@ impl Guest {
         let extensions = &extensions.get::<Parts>()?.extensions;
         let api = extensions.get::<Api>()?;
         let visit = extensions.get::<Arc<Visit>>().cloned();
-        Some(Self { mesh: Arc::new(api.node.clone()), receipts: api.receipts.clone(), visit })
+        let traces = (api.node.traces().clone(), api.node.trace());
+        Some(Self { mesh: Arc::new(api.node.clone()), receipts: api.receipts.clone(), visit, traces })
     }
 
     /// True for the peer's owner. Others see no receipts but those that they name, and nothing of what is private in them.

@@ -53,7 +53,9 @@ pub(super) async fn run(guest: &Guest, asked: Asked, progress: &mut Progress) ->
     let execution = Execution::begin(clock::now(), checked, asked.inputs.clone(), Vec::new())?;
     let journal = journal(guest, Order { plan: order, inputs: asked.inputs })?;
     let run = journal.as_ref().map(|journal| journal.run().to_owned());
-    let mut driver = Driver::new(execution, budget, journal, Arc::clone(&guest.mesh) as _);
+    let driver = Driver::new(execution, budget, journal, Arc::clone(&guest.mesh) as _);
+    let (traces, parent) = &guest.traces;
+    let mut driver = driver.with_traces(traces, *parent);
     let followed = timeout(LONGEST, follow(guest, &mut driver, Course::of(nodes), progress)).await;
     let late = |_| Failure::new(Class::Job, format!("not done within {} minutes", LONGEST.as_secs() / 60));
     let ended = followed.unwrap_or_else(|elapsed| Err(late(elapsed)));
