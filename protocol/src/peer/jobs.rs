@@ -23,7 +23,7 @@ impl Peer {
         }
         spec.preference.peer = spec.preference.peer.filter(|peer| !self.is_blocked(peer));
         let depth = run.map_or(0, |run| self.depth_of(run).saturating_add(1));
-        let (spec, input) = (Arc::new(spec), spec.input.commitment(&salt));
+        let (input, spec) = (spec.input.commitment(&salt), Arc::new(spec));
         let held = self.approvals.hold(job, &spec, depth);
         self.jobs.insert(job, Job { spec, salt, input, run, depth, trace });
         match held {
