@@ -5,6 +5,7 @@
 //! is an answer; silence is not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crypto::{Digest, PeerId};
 
@@ -49,7 +50,7 @@ pub struct Quoted {
 #[derive(Clone, Debug, Default)]
 pub struct Bidder {
     config: Config,
-    offers: Vec<AgentOffer>,
+    offers: Vec<Arc<AgentOffer>>,
     leases: BTreeMap<(PeerId, JobId), Lease>,
 }
 
@@ -80,11 +81,11 @@ impl Bidder {
 
     /// Replaces what is on offer.
     pub fn offer(&mut self, offers: Vec<AgentOffer>) {
-        self.offers = offers;
+        self.offers = offers.into_iter().map(Arc::new).collect();
     }
 
     /// What is on offer.
-    pub fn offers(&self) -> &[AgentOffer] {
+    pub fn offers(&self) -> &[Arc<AgentOffer>] {
         &self.offers
     }
 
@@ -121,7 +122,7 @@ impl Bidder {
         let unclaimed = self.leases.iter().filter(|(held, lease)| unclaimed(held, lease)).count();
         let queue = (held - unclaimed).saturating_sub(self.config.slots.saturating_sub(1));
         let queue = u32::try_from(queue).unwrap_or(u32::MAX);
-        let (offer, expires) = (AgentOffer { price, ..offer.clone() }, now.after(self.config.lease));
+        let (offer, expires) = (offer.at(price), now.after(self.config.lease));
         Ok(Quoted { bid: Bid { job: ask.job, requester: from, offer, queue, expires }, floor })
     }
 
@@ -159,7 +160,7 @@ impl Bidder {
         if price == asked {
             return Err(JobError::Limit { limit: Limit::Budget });
         }
-        let offer = AgentOffer { price, ..promise.bid.offer.clone() };
+        let offer = promise.bid.offer.at(price);
         Ok(Bid { offer, ..promise.bid.clone() })
     }
 
@@ -176,7 +177,12 @@ impl Bidder {
     /// # Errors
     /// [`JobError::Order`] when no lease stands, or the order asks for something else than was offered;
     /// [`JobError::Unsupported`] when that is a kind of job.
-    pub fn claim(&mut self, now: Timestamp, from: PeerId, order: &Order) -> Result<AgentOffer, JobError> {
+    pub fn claim(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        order: &Order,
+    ) -> Result<Arc<AgentOffer>, JobError> {
         self.expire(now);
         let refuse = |why| JobError::Order { why };
         let lease = self.leases.get_mut(&(from, order.job)).ok_or_else(|| refuse(OrderFault::Lease))?;
@@ -202,7 +208,7 @@ impl Bidder {
     }
 
     /// The most general of the agents that could do it: the nearest to what was asked for.
-    fn choose(&self, ask: &Ask) -> Result<&AgentOffer, JobError> {
+    fn choose(&self, ask: &Ask) -> Result<&Arc<AgentOffer>, JobError> {
         let mut able = self.offers.iter().filter(|offer| offer.meets(&ask.requirement)).peekable();
         if able.peek().is_none() {
             return Err(JobError::NothingOffered {
@@ -222,11 +228,11 @@ impl Bidder {
 
 impl Promise {
     /// What the bid of that name offered, if it is one of this promise's.
-    fn offer(&self, bid: Digest) -> Option<AgentOffer> {
+    fn offer(&self, bid: Digest) -> Option<Arc<AgentOffer>> {
         let offer = &self.bid.offer;
         match self.lowered {
-            _ if bid == self.name => Some(offer.clone()),
-            Some((name, price)) if bid == name => Some(AgentOffer { price, ..offer.clone() }),
+            _ if bid == self.name => Some(Arc::clone(offer)),
+            Some((name, price)) if bid == name => Some(offer.at(price)),
             _ => None,
         }
     }

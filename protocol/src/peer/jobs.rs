@@ -213,7 +213,7 @@ impl Peer {
             issued: now,
         };
         let (shown, trace) = ((Arc::clone(spec), *salt), *trace);
-        let offer = Box::new(bid.offer.clone());
+        let offer = Arc::clone(&bid.offer);
         let tokens = order.inherited();
         self.notify(job, JobEvent::Started { provider: bid.signer(), offer, tokens });
         self.requester.open(now, order, shown, trace);
