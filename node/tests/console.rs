@@ -145,8 +145,8 @@ async fn is_usable_by_all(browser: &Browser) {
         browser.screen(width, height).await;
         for view in VIEWS {
             browser.view(view).await;
-            // Two frames: everything is drawn then.
-            browser.wait(FRAMES, &[]).await;
+            // Two frames, and whatever still changes its colours: everything is drawn then.
+            browser.wait(DRAWN, &[]).await;
             browser.picture(&format!("{scheme}-{width}-{view}")).await;
             let what = format!("{view}, {scheme}, {width} pixels wide");
             assert_eq!(browser.run(AUDIT).await, Value::Array(Vec::new()), "{what}");
@@ -159,7 +159,11 @@ async fn is_usable_by_all(browser: &Browser) {
     browser.screen(1360, 900).await;
 }
 
-const FRAMES: &str = "requestAnimationFrame(() => requestAnimationFrame(() => arguments[0]()))";
+const DRAWN: &str = "requestAnimationFrame(() => requestAnimationFrame(() => {
+      const ends = (change) => change.effect.getComputedTiming().iterations !== Infinity;
+      const changes = document.getAnimations().filter(ends).map((change) => change.finished);
+      Promise.allSettled(changes).then(() => arguments[0]());
+    }))";
 
 async fn asks_nobody_else(browser: &Browser, base: &str) {
     browser.reload().await;

@@ -218,7 +218,8 @@ async fn all_bodies_together_have_a_bound() {
         block_in_place(|| {
             let first = begin(held);
             let refused = || {
-                let mut stream = begin("content-length: 2\r\nconnection: close\r\n");
+                let mut stream =
+                    begin("content-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n");
                 stream.write_all(b"{}").expect("room");
                 let answer = rest(stream);
                 assert!(["503", "400"].contains(&&answer[9..12]), "{answer}");
