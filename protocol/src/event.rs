@@ -331,3 +331,15 @@ pub struct Completion {
     /// What lifts the receipt's commitments; private.
     pub opening: Opening,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each is moved through several queues: what is large and rare is boxed.
+    #[test]
+    fn events_and_outputs_are_small() {
+        assert!(size_of::<Event>() <= 256, "{}", size_of::<Event>());
+        assert!(size_of::<Output>() <= 256, "{}", size_of::<Output>());
+    }
+}
