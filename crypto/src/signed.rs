@@ -7,6 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -120,7 +121,8 @@ pub enum VerifyError {
 pub struct Verified<T> {
     signed: Signed<T>,
     value: T,
-    digest: Digest,
+    /// Found when it is first asked for, and asked for several times of most.
+    digest: OnceLock<Digest>,
 }
 
 impl<T> Verified<T> {
@@ -132,11 +134,6 @@ impl<T> Verified<T> {
     /// What was said.
     pub fn value(&self) -> &T {
         &self.value
-    }
-
-    /// The name of the statement; see [`Signed::digest`].
-    pub fn digest(&self) -> Digest {
-        self.digest
     }
 
     /// The statement in its travelling form.
@@ -151,9 +148,13 @@ impl<T> Verified<T> {
 }
 
 impl<T: Payload> Verified<T> {
-    /// Every statement is asked for its name, most of them several times.
     fn new(signed: Signed<T>, value: T) -> Self {
-        Self { digest: signed.digest(), signed, value }
+        Self { signed, value, digest: OnceLock::new() }
+    }
+
+    /// The name of the statement; see [`Signed::digest`].
+    pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| self.signed.digest())
     }
 }
 
@@ -198,7 +199,7 @@ impl<T: Payload> fmt::Debug for Signed<T> {
 
 impl<T: Clone> Clone for Verified<T> {
     fn clone(&self) -> Self {
-        Self { signed: self.signed.clone(), value: self.value.clone(), digest: self.digest }
+        Self { signed: self.signed.clone(), value: self.value.clone(), digest: self.digest.clone() }
     }
 }
 

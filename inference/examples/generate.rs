@@ -1,7 +1,7 @@
 //! Asks a model file for an answer: text on stdout, speed on stderr.
 //!
 //! ```sh
-//! cargo run --example generate -p llamesh-inference -- model.gguf "Why is the sky blue?" [MAX_TOKENS [SEED]]
+//! cargo run --release --example generate -p llamesh-inference -- model.gguf "Why is the sky blue?" [MAX_TOKENS [SEED]]
 //! ```
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example that talks")]

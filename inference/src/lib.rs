@@ -1,6 +1,7 @@
 //! Language models for Llamesh: a GGUF file in, exactly sampled tokens out.
 //!
-//! The crate knows models and nothing else: no mesh, no protocol, no network, no async. It reads one file, and
+//! The crate knows models and nothing else: no mesh, no protocol, no network, no async. It reads one file (and writes none, but
+//! the small ones without meaning that tests ask for), and
 //! turns prompts into tokens in steps that can be stopped, bounded and repeated. What it gives to a mesh of strangers is
 //! that an answer can be *checked*: the same model, prompt, parameters and seed lead to the same tokens.
 //!

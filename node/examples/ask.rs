@@ -1,6 +1,6 @@
 //! Joins a mesh, asks it, and reads the answer as it comes.
 //!
-//! `cargo run -p llamesh-node --example ask -- ADDRESS "Why is the sky blue?"`, with the address that `llamesh up` prints.
+//! `cargo run --release -p llamesh-node --example ask -- ADDRESS "Why is the sky blue?"`, with the address that `llamesh up` prints.
 
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 

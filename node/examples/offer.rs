@@ -1,6 +1,6 @@
 //! Offers what a Rust program can do to a mesh: here, to count the words of a text.
 //!
-//! `cargo run -p llamesh-node --example offer [-- ADDRESS]` prints where it can be found, and then
+//! `cargo run --release -p llamesh-node --example offer [-- ADDRESS]` prints where it can be found, and then
 //! `llamesh submit "one two three" --capability text.count --bootstrap …` gets an answer of it.
 
 #![expect(clippy::print_stdout, reason = "an example prints its result")]

@@ -57,7 +57,7 @@ struct Common {
     /// Print JSON, one document a line
     #[arg(long, global = true, env = "LLAMESH_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
-    /// The mesh's name
+    /// The mesh's name [default: as llamesh.toml in the data directory has it, else the public one]
     #[arg(long, global = true, env = "LLAMESH_NETWORK", value_name = "NAME")]
     network: Option<Network>,
     /// Say more on stderr (RUST_LOG says what in detail)
@@ -196,9 +196,11 @@ impl Common {
 
     /// Which mesh: as `up` in this folder would have it.
     fn network(&self) -> Result<Network, Failure> {
-        let named = self.network.clone().map(Ok);
-        let read = || Ok(Settings::read(&config::default_file(self.data_dir()?.path()), false)?.network);
-        named.unwrap_or_else(|| read().map(Option::unwrap_or_default))
+        if let Some(network) = &self.network {
+            return Ok(network.clone());
+        }
+        let settings = Settings::read(&config::default_file(self.data_dir()?.path()), false)?;
+        Ok(settings.network.unwrap_or_default())
     }
 
     /// Where traces go: nowhere unless somebody said.

@@ -7,7 +7,7 @@
 //! bootstrap = ["/dns4/seed.example/tcp/5263"]
 //! api_name = ["mesh.example"] # by which others reach the API, beside its address
 //! push_private = true      # A2A clients may name addresses of this machine and its network to be told of their tasks at
-//! memory = "8GiB"          # for all models with their caches; three quarters of the machine's by default
+//! memory = "8GiB"          # for all models with their caches; three quarters of the machine's or container's by default
 //! idle_unload_s = 3600     # a model without a job for so long leaves memory; by default when another needs the room
 //! otlp = "http://127.0.0.1:4318"   # send traces to this OpenTelemetry collector
 //! log_format = "json"      # or text: how it speaks on stderr

@@ -32,6 +32,7 @@ use crate::affinity::Affinity;
 use crate::agents::{Agents, Context, Job, Produced, Windows};
 use crate::clock;
 use crate::discovery::{self, Action, Asker, Discovery};
+use crate::failure::{Class, Failure};
 use crate::handle::{Command, Joining, NodeHandle, Subscriber};
 use crate::jobs::Jobs;
 use crate::journal::{Journal, JournalError};
@@ -47,6 +48,8 @@ const BATCH: usize = 64;
 const MAX_INBOUND: usize = 1024;
 /// Latest close of an announcement that is passed on, in milliseconds from now.
 const MAX_AUCTION: u64 = 60_000;
+/// What is said of a peer that ends by itself.
+const NETWORK_ENDED: &str = "the peer's network has ended by itself: start the peer again";
 
 /// One peer's loop and everything that it drives.
 pub(crate) struct Driver {
@@ -101,27 +104,27 @@ impl State {
 }
 
 impl Driver {
-    /// Runs until shut down, or until the disk fails.
-    pub(crate) async fn run(mut self) -> Result<(), JournalError> {
+    /// Runs until shut down, or until the disk or the network fails.
+    pub(crate) async fn run(mut self) -> Result<(), Failure> {
         let mut batch = Vec::with_capacity(BATCH);
-        loop {
+        let ended = loop {
             let due = [self.peer.poll_timeout(), self.discovery.poll_timeout()].into_iter().flatten().min();
             tokio::select! {
-                () = self.shutdown.cancelled() => break,
+                () = self.shutdown.cancelled() => break Ok(()),
                 event = self.events.next() => match event {
                     Some(event) => self.on_net(event)?,
-                    None => break,
+                    None => break Err(Failure::new(Class::Network, NETWORK_ENDED)),
                 },
                 Some(command) = self.commands.recv() => self.on_command(command)?,
                 _ = self.produced.recv_many(&mut batch, BATCH) => self.on_produced(&mut batch)?,
                 () = sleep_until(due.map(clock::instant).unwrap_or_else(far)), if due.is_some() => self.on_timeout()?,
             }
-        }
+        };
         for (_, run) in std::mem::take(&mut self.state.runs) {
             run.abort();
         }
         self.net.clone().shutdown().await;
-        Ok(())
+        ended
     }
 
     fn on_timeout(&mut self) -> Result<(), JournalError> {

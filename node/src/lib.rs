@@ -130,7 +130,7 @@ pub struct Node {
     handle: NodeHandle,
     receipts: Option<PathBuf>,
     shutdown: CancellationToken,
-    driver: JoinHandle<Result<(), journal::JournalError>>,
+    driver: JoinHandle<Result<(), Failure>>,
 }
 
 impl Node {
@@ -199,13 +199,13 @@ impl Node {
         self.receipts.as_deref()
     }
 
-    /// Ends when the peer does: never, unless it is stopped or its disk fails.
+    /// Ends when the peer does: never, unless it is stopped, or its disk or its network fails.
     ///
     /// # Errors
-    /// [`Failure`] of the class `Data`.
+    /// [`Failure`] of the class `Data` or `Network`.
     pub async fn wait(&mut self) -> Result<(), Failure> {
         match (&mut self.driver).await {
-            Ok(ended) => Ok(ended?),
+            Ok(ended) => ended,
             Err(error) => Err(Failure::new(Class::Internal, format!("the peer's loop failed: {error}"))),
         }
     }

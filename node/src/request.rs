@@ -331,8 +331,8 @@ impl JobUpdate {
             JobEvent::Started { provider, offer, tokens } => Self::Started {
                 job,
                 provider,
-                agent: offer.agent.clone(),
-                model: offer.model.as_ref().map(|model| model.name.clone()),
+                agent: offer.agent,
+                model: offer.model.map(|model| model.name),
                 tokens,
             },
             JobEvent::Token { index, token, logprobs } => {

@@ -117,10 +117,10 @@ impl Mesh {
         self.node.handle()
     }
 
-    /// Ends when the peer does: never, unless its disk fails. For programs that only offer.
+    /// Ends when the peer does: never, unless its disk or its network fails. For programs that only offer.
     ///
     /// # Errors
-    /// [`Failure`] of the class `Data`.
+    /// [`Failure`] of the class `Data` or `Network`.
     pub async fn run(&mut self) -> Result<(), Failure> {
         self.node.wait().await
     }

@@ -7,7 +7,7 @@
 //!         ├ provider                     what one provider did of it; one more for each that took over
 //!         └ chat AGENT                   the job at its provider, and below it the sub-jobs of its agent
 //!             └ queue, prefill, decode
-//!   invoke_workflow                      a plan
+//!   invoke_workflow                      a plan, also below the `POST /mcp` of a tool
 //!     └ node                             all jobs of a node, each as above
 //! ```
 //!

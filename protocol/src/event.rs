@@ -4,8 +4,6 @@
 //! of an event queue. Both must perform outputs **in order and without skipping**: an [`Output::Record`] precedes
 //! everything that depends on it, so a driver that journals before it sends can crash anywhere and owe nothing.
 
-use std::sync::Arc;
-
 use crypto::{Digest, PeerId, Signed, Verified};
 
 use crate::approval::Rule;
@@ -306,7 +304,7 @@ pub enum JobEvent {
         /// Who.
         provider: PeerId,
         /// What it offered.
-        offer: Arc<AgentOffer>,
+        offer: Box<AgentOffer>,
         /// Tokens of the answer that are there already: it goes on with the next one.
         tokens: u64,
     },

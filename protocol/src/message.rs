@@ -3,8 +3,6 @@
 //! Three roads: a [`Request`] gets one [`Response`]; a [`Frame`] travels on the one long-lived stream between a
 //! requester and a provider; an [`Announcement`] goes to a topic. Prompts travel in [`Frame::Start`] only.
 
-use std::sync::Arc;
-
 use crypto::{Commitment, Digest, PeerId, Signed, signed::Malformed};
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +77,7 @@ pub struct Bid {
     /// To whom it is made.
     pub requester: PeerId,
     /// By which agent, with which model, at which speed. Its price is the bid's price.
-    pub offer: Arc<AgentOffer>,
+    pub offer: AgentOffer,
     /// Jobs that go first.
     pub queue: u32,
     /// When the lease ends.

@@ -21,7 +21,7 @@ use crate::market::{Auctions, Bidder, Board, auction, bidder};
 use crate::message::Frame;
 use crate::profile::Versions;
 use crate::session::{Provider, Requester, provider, requester};
-use crate::{AgentOffer, Evidence, JobError, JobId, JobSpec, Profile, Reputation, Timestamp, Trace};
+use crate::{Evidence, JobError, JobId, JobSpec, Profile, Reputation, Timestamp, Trace};
 
 /// The settings of every machine.
 #[derive(Clone, Debug, Default)]
@@ -145,7 +145,7 @@ impl Peer {
     pub fn profile(&self, now: Timestamp) -> Verified<Profile> {
         let profile = Profile {
             versions: Versions { min: VERSION, max: VERSION },
-            agents: self.bidder.offers().iter().map(|offer| AgentOffer::clone(offer)).collect(),
+            agents: self.bidder.offers().to_vec(),
             issued: now,
             expires: now.after(Profile::LIFETIME),
         };

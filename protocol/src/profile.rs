@@ -3,8 +3,6 @@
 //! Profiles are fetched from their author and never stored in the DHT, so they are as fresh as the connection.
 //! What changes by the second (load, the price of the moment) is not in here; that is what a bid is for.
 
-use std::sync::Arc;
-
 use crypto::Digest;
 use crypto::signed::Malformed;
 use serde::{Deserialize, Serialize};
@@ -141,12 +139,6 @@ impl AgentOffer {
             && model.is_none_or(|wanted| digest == Some(wanted))
             && self.model.as_ref().is_none_or(|m| m.context >= *context)
             && ceiling.as_ref().is_none_or(|ceiling| self.price.within(ceiling))
-    }
-
-    /// The same at another price; shared where it is the same price.
-    #[must_use]
-    pub fn at(self: &Arc<Self>, price: Price) -> Arc<Self> {
-        if price == self.price { Arc::clone(self) } else { Arc::new(Self { price, ..Self::clone(self) }) }
     }
 
     /// True when this agent takes jobs of a kind.

@@ -32,7 +32,7 @@ impl Mcp {
             Peer::Api(client) => Arc::new(client.clone()),
             Peer::Own(node) => Arc::new(node.handle().clone()),
         };
-        let guest = Guest::owner(mesh, common.data_dir()?.receipts(), common.traces()?);
+        let guest = Guest::owner(mesh, common.data_dir()?.receipts(), peer.traces(&common)?);
         let (mut signals, stop) = (Stop::listen()?, CancellationToken::new());
         let serving = stdio::serve(guest, stop.clone());
         let mut serving = std::pin::pin!(serving);

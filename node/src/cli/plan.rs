@@ -109,7 +109,7 @@ impl Run {
         let peer = self.through.reach(common).await?;
         let screen = Screen::new(journal.run(), Approver::of(&peer), common.json)?;
         let driver = Driver::new(execution, budget, journal, peer.jobs()).with_approval(self.approval.rules);
-        let driver = driver.with_traces(&common.traces()?, None);
+        let driver = driver.with_traces(&peer.traces(common)?, None);
         follow(peer, driver, screen).await
     }
 }
@@ -153,7 +153,7 @@ async fn begin(
     let journal = Journal::create(&common.data_dir()?, &Order { plan, inputs })?;
     let screen = Screen::new(journal.run(), Approver::of(&peer), common.json)?;
     let driver = Driver::new(execution, budget, journal, peer.jobs()).with_approval(approval.rules);
-    let driver = driver.with_traces(&common.traces()?, None);
+    let driver = driver.with_traces(&peer.traces(common)?, None);
     follow(peer, driver, screen).await
 }
 

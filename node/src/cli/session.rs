@@ -26,6 +26,7 @@ use crate::journal::Journal;
 use crate::net::Address;
 use crate::plans::{Jobs, Updates};
 use crate::request::{JobRequest, JobUpdate};
+use crate::traces::Traces;
 use crate::{Node, NodeConfig};
 
 /// Which peer to ask.
@@ -303,6 +304,14 @@ impl Peer {
         match self {
             Self::Api(client) => Arc::new(client.clone()),
             Self::Own(node) => Arc::new(node.handle().clone()),
+        }
+    }
+
+    /// Where traces of what this command drives go: an own peer has an exporter already.
+    pub(super) fn traces(&self, common: &Common) -> Result<Traces, Failure> {
+        match self {
+            Self::Api(_) => common.traces(),
+            Self::Own(node) => Ok(node.handle().traces().clone()),
         }
     }
 

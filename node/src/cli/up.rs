@@ -29,8 +29,6 @@ use crate::{Node, NodeConfig};
 
 /// Jobs of a model that run at once: they share its passes, so one more costs the others little, up to about here.
 const SLOTS: usize = 16;
-/// What is said of a peer that ends by itself.
-const NETWORK_ENDED: &str = "the peer's network has ended by itself: start the peer again";
 /// Jobs beyond the slots that may be promised a place.
 const WAITING: usize = 32;
 
@@ -293,8 +291,7 @@ async fn serve(mut node: Node, server: Server, held: Held, mut stop: Stop) -> Re
     shutdown.cancel();
     serving.abort();
     match ended {
-        // It was not asked to.
-        Some(ended) => ended.and_then(|()| Err(Failure::new(Class::Network, NETWORK_ENDED))),
+        Some(ended) => ended,
         None => node.stop().await,
     }
 }

@@ -52,7 +52,7 @@ fn total(meminfo: &str) -> Option<u64> {
 }
 
 /// The least limit of the control groups that this process is in, by the lines `number:controllers:/path` that tell them
-/// (cgroups(7)). A container sees its own group as the root, so each group above counts as well.
+/// (cgroups(7)). Limits of the groups above hold, too; a container sees its own group as the root.
 fn group_limit(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -63,8 +63,8 @@ fn group_limit(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u
             }
             _ => return None,
         };
-        let groups = Path::new(path.trim_start_matches('/')).ancestors();
-        groups.filter_map(|group| read(&Path::new(root).join(group).join(file))?.trim().parse().ok()).min()
+        let upwards = Path::new(path.trim_start_matches('/')).ancestors();
+        upwards.filter_map(|group| read(&Path::new(root).join(group).join(file))?.trim().parse().ok()).min()
     });
     limits.min()
 }

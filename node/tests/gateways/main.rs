@@ -1,4 +1,5 @@
-//! What programs speak to a peer by: OpenAI's API, A2A, MCP, metrics and traces; at peers within this process.
+//! What programs speak to a peer by: OpenAI's API, A2A, MCP, metrics and traces; mostly at
+//! peers within this process.
 
 mod a2a;
 mod agents;

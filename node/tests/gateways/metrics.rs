@@ -181,7 +181,7 @@ async fn requests_to_the_api_are_counted_and_a_scrape_takes_little() {
         })
         .collect();
     times.sort_unstable();
-    assert!(times[25] < Duration::from_millis(50), "with the reading of it, in a build for tests: {times:?}");
+    assert!(times[0] < Duration::from_millis(10), "with the reading of it: {times:?}");
     assert_eq!(scrape(&peer.url).value("llamesh_api_requests_total{door=\"metrics\",status=\"ok\"}"), 51.0);
     stop([peer.node]).await;
 }

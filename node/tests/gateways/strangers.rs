@@ -3,6 +3,7 @@
 
 #[path = "../../../protocol/tests/suite/mutation.rs"]
 mod mutation;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 

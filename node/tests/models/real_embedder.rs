@@ -8,7 +8,7 @@ use node::models::{Models, Silent, known::MINILM};
 
 use crate::support::{ANYWHERE, Home, Peer, shown, text};
 
-/// A build for debugging on a loaded machine takes its time to read a hundred megabytes.
+/// A loaded machine takes its time to read a hundred megabytes.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::http::Request;
 use crate::support::{Home, Peer, shown, text};
 
-/// A build for debugging on a loaded machine takes its time to read a hundred megabytes.
+/// A loaded machine takes its time to read a hundred megabytes.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Cancelling in decode frees the provider within this.
 const FREED: Duration = Duration::from_millis(200);

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::{Value, json};
 
 use crate::support::http::Request;
-use crate::support::{Home, Peer, shown, text};
+use crate::support::{Home, Peer, at_a_terminal, shown, text};
 
 fn jobs(peer: &Peer) -> Vec<Value> {
     peer.run(&["jobs"]).document()["jobs"].as_array().unwrap().clone()
@@ -68,26 +68,6 @@ fn without_a_terminal_a_peer_of_the_moment_does_not_begin_what_needs_approval() 
     home.run(&submit).refused(6, &["cancelled"]);
 }
 
-/// A real terminal, which the program that makes typescripts keeps for us.
-#[cfg(target_os = "linux")]
-fn at_a_terminal(command: &std::process::Command) -> std::process::Command {
-    use std::iter;
-    use std::process::Command;
-
-    let words = iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => script.env(name, value),
-            None => script.env_remove(name),
-        };
-    }
-    script
-}
-
-#[cfg(target_os = "linux")]
 #[test]
 fn whoever_sits_at_the_terminal_is_asked() {
     let provider = Peer::up(&["--engine", "echo"]);

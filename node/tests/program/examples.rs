@@ -7,12 +7,9 @@ use crate::support::{Home, LIMIT, Peer, Process};
 /// An example of this crate, as cargo has built it beside this test.
 fn example(name: &str, args: &[&str]) -> Process {
     let this = std::env::current_exe().expect("a path");
-    let folder = this.ancestors().nth(2).expect("target/debug").join("examples");
+    let folder = this.ancestors().nth(2).expect("the build's folder").join("examples");
     let program = folder.join(name);
-    assert!(
-        program.exists(),
-        "`cargo build --workspace --examples` first; `cargo test` without --test does that"
-    );
+    assert!(program.exists(), "not built: `cargo test` without --test builds the examples, too");
     let mut command = Command::new(program);
     command.args(args);
     Process::start(command, LIMIT)

@@ -4,12 +4,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::http::Request;
-use crate::support::{Home, LIMIT, Peer, Process, shown, text};
+use crate::support::{Home, LIMIT, Peer, Process, at_a_terminal, shown, text};
 
 /// A reader of the live stream.
 struct Live(BufReader<TcpStream>);
@@ -142,21 +141,14 @@ fn the_page_is_there_without_a_token_and_nothing_else_is() {
 fn top_takes_a_terminal_and_gives_it_back() {
     let peer = Peer::up(&["--engine", "echo"]);
     peer.run(&["top"]).refused(2, &["terminal", "llamesh jobs --json"]);
-    // A terminal that is none: `script` of util-linux.
-    let mut top = peer.home.bare(&["top", "--data-dir", &shown(&peer.home.data())]);
-    let typed = format!("{} {}", shown(top.get_program().as_ref()), arguments(&mut top));
-    let mut command = Command::new("script");
-    command.args(["--quiet", "--return", "--command", &typed, "/dev/null"]).env("TERM", "xterm");
+    let mut command = at_a_terminal(&peer.home.bare(&["top", "--data-dir", &shown(&peer.home.data())]));
+    command.env("TERM", "xterm");
     let mut process = Process::start(command, LIMIT);
     process.feed("\tq");
     let outcome = process.finish();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let (taken, given) = (outcome.stdout.find("\x1b[?1049h"), outcome.stdout.rfind("\x1b[?1049l"));
     assert!(taken.is_some() && given > taken, "{:?}", outcome.stdout);
-}
-
-fn arguments(command: &mut Command) -> String {
-    command.get_args().map(|argument| shown(argument.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
 #[test]

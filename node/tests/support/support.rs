@@ -97,6 +97,21 @@ impl Home {
     }
 }
 
+/// The same command at a terminal that is none: `script` of util-linux keeps one for it.
+pub(crate) fn at_a_terminal(command: &Command) -> Command {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    script
+}
+
 /// A running peer.
 #[derive(Debug)]
 pub(crate) struct Peer {

@@ -5,7 +5,6 @@
 //! is an answer; silence is not.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crypto::{Digest, PeerId};
 
@@ -50,7 +49,7 @@ pub struct Quoted {
 #[derive(Clone, Debug, Default)]
 pub struct Bidder {
     config: Config,
-    offers: Vec<Arc<AgentOffer>>,
+    offers: Vec<AgentOffer>,
     leases: BTreeMap<(PeerId, JobId), Lease>,
 }
 
@@ -81,11 +80,11 @@ impl Bidder {
 
     /// Replaces what is on offer.
     pub fn offer(&mut self, offers: Vec<AgentOffer>) {
-        self.offers = offers.into_iter().map(Arc::new).collect();
+        self.offers = offers;
     }
 
     /// What is on offer.
-    pub fn offers(&self) -> &[Arc<AgentOffer>] {
+    pub fn offers(&self) -> &[AgentOffer] {
         &self.offers
     }
 
@@ -122,7 +121,7 @@ impl Bidder {
         let unclaimed = self.leases.iter().filter(|(held, lease)| unclaimed(held, lease)).count();
         let queue = (held - unclaimed).saturating_sub(self.config.slots.saturating_sub(1));
         let queue = u32::try_from(queue).unwrap_or(u32::MAX);
-        let (offer, expires) = (offer.at(price), now.after(self.config.lease));
+        let (offer, expires) = (AgentOffer { price, ..offer.clone() }, now.after(self.config.lease));
         Ok(Quoted { bid: Bid { job: ask.job, requester: from, offer, queue, expires }, floor })
     }
 
@@ -160,7 +159,7 @@ impl Bidder {
         if price == asked {
             return Err(JobError::Limit { limit: Limit::Budget });
         }
-        let offer = promise.bid.offer.at(price);
+        let offer = AgentOffer { price, ..promise.bid.offer.clone() };
         Ok(Bid { offer, ..promise.bid.clone() })
     }
 
@@ -177,12 +176,7 @@ impl Bidder {
     /// # Errors
     /// [`JobError::Order`] when no lease stands, or the order asks for something else than was offered;
     /// [`JobError::Unsupported`] when that is a kind of job.
-    pub fn claim(
-        &mut self,
-        now: Timestamp,
-        from: PeerId,
-        order: &Order,
-    ) -> Result<Arc<AgentOffer>, JobError> {
+    pub fn claim(&mut self, now: Timestamp, from: PeerId, order: &Order) -> Result<AgentOffer, JobError> {
         self.expire(now);
         let refuse = |why| JobError::Order { why };
         let lease = self.leases.get_mut(&(from, order.job)).ok_or_else(|| refuse(OrderFault::Lease))?;
@@ -208,7 +202,7 @@ impl Bidder {
     }
 
     /// The most general of the agents that could do it: the nearest to what was asked for.
-    fn choose(&self, ask: &Ask) -> Result<&Arc<AgentOffer>, JobError> {
+    fn choose(&self, ask: &Ask) -> Result<&AgentOffer, JobError> {
         let mut able = self.offers.iter().filter(|offer| offer.meets(&ask.requirement)).peekable();
         if able.peek().is_none() {
             return Err(JobError::NothingOffered {
@@ -228,11 +222,11 @@ impl Bidder {
 
 impl Promise {
     /// What the bid of that name offered, if it is one of this promise's.
-    fn offer(&self, bid: Digest) -> Option<Arc<AgentOffer>> {
+    fn offer(&self, bid: Digest) -> Option<AgentOffer> {
         let offer = &self.bid.offer;
         match self.lowered {
-            _ if bid == self.name => Some(Arc::clone(offer)),
-            Some((name, price)) if bid == name => Some(offer.at(price)),
+            _ if bid == self.name => Some(offer.clone()),
+            Some((name, price)) if bid == name => Some(AgentOffer { price, ..offer.clone() }),
             _ => None,
         }
     }

@@ -89,7 +89,7 @@ impl Board {
     /// A bid was made or taken.
     pub fn on_bid(&mut self, now: Timestamp, provider: PeerId, bid: &Bid) {
         let Bid { job, requester, ref offer, queue, .. } = *bid;
-        let AgentOffer { capability, model, price, speed, .. } = &**offer;
+        let AgentOffer { capability, model, price, speed, .. } = offer;
         self.offered.retain(|o| (o.provider, o.requester, o.job) != (provider, requester, job));
         let offered = Offered {
             provider,

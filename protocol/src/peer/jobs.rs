@@ -212,8 +212,9 @@ impl Peer {
             continues,
             issued: now,
         };
-        let (shown, trace) = ((Arc::clone(spec), *salt), *trace);
-        let offer = Arc::clone(&bid.offer);
+        let shown = (Arc::clone(spec), *salt);
+        let trace = *trace;
+        let offer = Box::new(bid.offer.clone());
         let tokens = order.inherited();
         self.notify(job, JobEvent::Started { provider: bid.signer(), offer, tokens });
         self.requester.open(now, order, shown, trace);

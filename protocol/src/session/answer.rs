@@ -49,9 +49,7 @@ impl Answer {
         let mut segments = inherited.segments.iter();
         for token in &inherited.output {
             let Some(_) = token.id else { return Err(Evidence::Unexpected) };
-            let mut next = answer.transcript.clone();
-            next.push(token.id, &token.text);
-            answer.push(order, token, next)?;
+            answer.push(order, token, answer.extended(token))?;
             if answer.transcript.len().is_multiple_of(SEGMENT) {
                 let segment = segments.next().ok_or(Evidence::BadCommitment)?;
                 answer.sign((network, order), segment.clone(), |_| true)?;
@@ -92,14 +90,21 @@ impl Answer {
         if index != self.transcript.len() || index > u64::from(order.sampling.max_tokens) {
             return Err(Evidence::SkippedIndex);
         }
-        let mut next = self.transcript.clone();
-        if next.push(token.id, &token.text) != commitment {
+        let next = self.extended(token);
+        if next.commitment() != commitment {
             return Err(Evidence::BadCommitment);
         }
         if !Logprobs::may_come(logprobs, token, &order.sampling) {
             return Err(Evidence::Unexpected);
         }
         self.push(order, token, next)
+    }
+
+    /// The transcript with one more token.
+    fn extended(&self, token: &Token) -> Transcript {
+        let mut transcript = self.transcript.clone();
+        transcript.push(token.id, &token.text);
+        transcript
     }
 
     /// Takes a token, and the transcript with it.

@@ -6,7 +6,6 @@
 //! cancelled, when its stream breaks or when its deadline passes; nothing is ever computed for nobody.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use crypto::{Digest, Network, PeerId, SecretKey, Signed, Transcript, Verified};
 
@@ -80,7 +79,7 @@ pub struct Provider {
 #[derive(Debug)]
 struct Work {
     order: Verified<Order>,
-    offer: Arc<AgentOffer>,
+    offer: AgentOffer,
     transcript: Transcript,
     segments: Vec<SignedStretch>,
     /// How many of them have activations.
@@ -156,7 +155,7 @@ impl Provider {
         &mut self,
         now: Timestamp,
         order: Verified<Order>,
-        offer: Arc<AgentOffer>,
+        offer: AgentOffer,
         (brief, trace): (Brief, Option<Trace>),
     ) -> Result<RunId, JobError> {
         let Brief { input, constraint, inherited, .. } = brief;

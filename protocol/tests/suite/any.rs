@@ -117,13 +117,7 @@ pub(crate) fn ask() -> BoxedStrategy<Ask> {
 
 pub(crate) fn bid() -> BoxedStrategy<Bid> {
     (some_job(), some_peer(), offer(), any::<u32>(), time())
-        .prop_map(|(job, requester, offer, queue, expires)| Bid {
-            job,
-            requester,
-            offer: offer.into(),
-            queue,
-            expires,
-        })
+        .prop_map(|(job, requester, offer, queue, expires)| Bid { job, requester, offer, queue, expires })
         .boxed()
 }
 

@@ -16,12 +16,12 @@ const NOTHING: Weights = Weights { price: 0, latency: 0, evidence: 0, locality: 
 fn bid(price: u64, decode: u32) -> Bid {
     let mut offer = text_offer(price);
     offer.speed.decode = decode;
-    Bid { job: job_id(1), requester: peer(1), offer: offer.into(), queue: 0, expires: START.after(5_000) }
+    Bid { job: job_id(1), requester: peer(1), offer, queue: 0, expires: START.after(5_000) }
 }
 
 /// In which order puppets get peer 1's job: none of them can be reached, so each has its turn.
 fn ranking(world: &mut World, bids: &[(u8, Bid)], preference: Preference) -> Vec<PeerId> {
-    world.offer(peer(2), vec![bid(1_000_000, 1).offer.as_ref().clone()]);
+    world.offer(peer(2), vec![bid(1_000_000, 1).offer]);
     world.submit(peer(1), job_id(1), JobSpec { preference, ..auction() });
     for (seed, bid) in bids {
         let signed = Signed::sign(&Network::default(), &key(*seed), bid.clone()).into_signed();

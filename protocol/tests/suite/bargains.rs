@@ -1,7 +1,5 @@
 //! Counter-offers: who may make one, what it gets, and what becomes of the bid.
 
-use std::sync::Arc;
-
 use crypto::{Network, PeerId, Signed};
 use protocol::event::{Command, QueryId, RequestId, Submission};
 use protocol::market::{Rule, Strategy, bidder};
@@ -182,7 +180,7 @@ impl Countered {
         let bid = Bid {
             job: job_id(1),
             requester: crate::values::peer(1),
-            offer: text_offer(1500).into(),
+            offer: text_offer(1500),
             queue: 0,
             expires: START.after(5_000),
         };
@@ -225,7 +223,7 @@ fn request(peer: &mut Peer) -> RequestId {
 #[test]
 fn an_answer_for_less_is_taken_and_an_old_bid_stands_without_one() {
     let mut taken = Countered::new();
-    let second = resign(&taken.first, 9, |bid| bid.offer = bid.offer.at(price(0, 1200)));
+    let second = resign(&taken.first, 9, |bid| bid.offer.price = price(0, 1200));
     taken.answer(Some(Response::Bid(second)));
     assert_eq!(taken.ordered(), Some(Credits(1200)));
     for answer in [None, Some(Response::Decline(JobError::Engine))] {
@@ -238,7 +236,7 @@ fn an_answer_for_less_is_taken_and_an_old_bid_stands_without_one() {
     assert_eq!(silent.ordered(), None);
     silent.peer.handle_timeout(START.after(501));
     assert_eq!(silent.ordered(), Some(Credits(1500)));
-    let late = resign(&silent.first, 9, |bid| bid.offer = bid.offer.at(price(0, 1)));
+    let late = resign(&silent.first, 9, |bid| bid.offer.price = price(0, 1));
     silent.answer(Some(Response::Bid(late)));
     assert_eq!((silent.ordered(), silent.evidence()), (None, vec![]), "what comes later changes nothing");
 }
@@ -247,15 +245,12 @@ fn an_answer_for_less_is_taken_and_an_old_bid_stands_without_one() {
 fn an_answer_that_is_more_than_a_lower_price_is_held_against_the_bidder_and_its_bid_stands() {
     let bends: [fn(&mut Bid); 7] = [
         |_| {},
-        |bid| bid.offer = bid.offer.at(price(0, 1501)),
-        |bid| bid.offer = bid.offer.at(price(1, 1000)),
-        |bid| (bid.offer, bid.queue) = (bid.offer.at(price(0, 1000)), 1),
-        |bid| (bid.offer, bid.job) = (bid.offer.at(price(0, 1000)), job_id(2)),
-        |bid| (bid.offer, bid.expires) = (bid.offer.at(price(0, 1000)), START.after(60_000)),
-        |bid| {
-            bid.offer = bid.offer.at(price(0, 1000));
-            Arc::make_mut(&mut bid.offer).model = None;
-        },
+        |bid| bid.offer.price = price(0, 1501),
+        |bid| bid.offer.price = price(1, 1000),
+        |bid| (bid.offer.price, bid.queue) = (price(0, 1000), 1),
+        |bid| (bid.offer.price, bid.job) = (price(0, 1000), job_id(2)),
+        |bid| (bid.offer.price, bid.expires) = (price(0, 1000), START.after(60_000)),
+        |bid| (bid.offer.price, bid.offer.model) = (price(0, 1000), None),
     ];
     for (n, bend) in bends.into_iter().enumerate() {
         let mut countered = Countered::new();
@@ -272,8 +267,7 @@ fn an_answer_that_is_more_than_a_lower_price_is_held_against_the_bidder_and_its_
 
 #[test]
 fn a_forged_answer_loses_the_bidder_its_first_bid_too() {
-    let lower =
-        |first: &Signed<Bid>, seed| resign(first, seed, |bid| bid.offer = bid.offer.at(price(0, 1000)));
+    let lower = |first: &Signed<Bid>, seed| resign(first, seed, |bid| bid.offer.price = price(0, 1000));
     for n in 0..2 {
         let mut countered = Countered::new();
         let forged = if n == 0 { forge(&lower(&countered.first, 9)) } else { lower(&countered.first, 8) };

@@ -109,7 +109,7 @@ fn profile(seed: u8, issued: Timestamp) -> Verified<Profile> {
 
 fn signed(seed: u8, at: u64) -> Signed<Bid> {
     let expires = START.after(at + 5_000);
-    let bid = Bid { job: job_id(1), requester: peer(1), offer: text_offer(1000).into(), queue: 0, expires };
+    let bid = Bid { job: job_id(1), requester: peer(1), offer: text_offer(1000), queue: 0, expires };
     Signed::sign(&Network::default(), &key(seed), bid).into_signed()
 }
 

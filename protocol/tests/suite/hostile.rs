@@ -34,7 +34,7 @@ fn fair_bid() -> impl Strategy<Value = protocol::Bid> {
     (any::some_job(), 0u64..3000, 0u64..9000).prop_map(|(job, price, lease)| protocol::Bid {
         job,
         requester: peer(1),
-        offer: text_offer(price).into(),
+        offer: text_offer(price),
         queue: 0,
         expires: START.after(lease),
     })
@@ -303,7 +303,7 @@ fn bids_for_one_job_are_counted_up_to_a_bound() {
         let bid = protocol::Bid {
             job: job_id(1),
             requester: crate::values::peer(1),
-            offer: text_offer(10).into(),
+            offer: text_offer(10),
             queue: 0,
             expires: START.after(5000),
         };

@@ -21,7 +21,7 @@ pub(crate) fn one_place() -> Config {
 /// A bid to peer 1, as a puppet makes it by hand.
 fn bid(job: u8, completion: u64) -> Bid {
     let expires = START.after(5_000);
-    Bid { job: job_id(job), requester: peer(1), offer: text_offer(completion).into(), queue: 0, expires }
+    Bid { job: job_id(job), requester: peer(1), offer: text_offer(completion), queue: 0, expires }
 }
 
 fn sealed(seed: u8, bid: Bid) -> Request {
@@ -183,7 +183,7 @@ fn a_bid_over_the_ceiling_does_not_count() {
     let mut wanted = auction();
     wanted.requirement.ceiling = Some(price(0, 2000));
     world.submit(peer(1), job_id(1), wanted);
-    let dear = Bid { offer: text_offer(2001).into(), ..bid(1, 0) };
+    let dear = Bid { offer: text_offer(2001), ..bid(1, 0) };
     world.request(peer(1), peer(9), sealed(9, dear));
     assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Unexpected, 1)]);
 }
@@ -191,7 +191,7 @@ fn a_bid_over_the_ceiling_does_not_count() {
 #[test]
 fn a_bid_with_another_capability_or_model_does_not_count() {
     let mut world = open_auction();
-    let other = Bid { offer: offer(&capability("text.embedding"), 0).into(), ..bid(1, 0) };
+    let other = Bid { offer: offer(&capability("text.embedding"), 0), ..bid(1, 0) };
     world.request(peer(1), peer(9), sealed(9, other));
     assert_eq!(wins_the_honest(world).evidence(peer(1), peer(9)), [(Evidence::Unexpected, 1)]);
 }
@@ -398,7 +398,7 @@ fn the_largest_offer_that_a_profile_may_hold_fits_a_bid() {
     if let Some(model) = &mut offer.model {
         (model.name, model.engine, model.context) = (name.clone(), name, u32::MAX);
     }
-    let bid = Bid { offer: offer.into(), expires: Timestamp(u64::MAX), queue: u32::MAX, ..bid(1, 0) };
+    let bid = Bid { offer, expires: Timestamp(u64::MAX), queue: u32::MAX, ..bid(1, 0) };
     let signed = Signed::sign(&Network::default(), &key(2), bid).into_signed();
     assert!(signed.clone().verify(&Network::default()).is_ok());
     let bytes = protocol::Message::to_bytes(&Response::Bid(signed));

@@ -135,7 +135,7 @@ pub(crate) fn bid() -> Verified<Bid> {
     let bid = Bid {
         job: job_id(1),
         requester: peer(REQUESTER),
-        offer: offer().into(),
+        offer: offer(),
         queue: 1,
         expires: START.after(5_000),
     };

@@ -1,7 +1,7 @@
 //! Golden vectors: the bytes that another implementation must read and write, in `tests/wire/*.hex`.
 //!
 //! Each file has lines of `name value`. A message has its value as JSON and its bytes. A statement has its signer, its
-//! value, its payload, its signature and its digest. Drift fails here; `BLESS=1 cargo test -p llamesh-protocol wire`
+//! value, its payload, its signature and its digest. Drift fails here; `BLESS=1 cargo test --release -p llamesh-protocol wire`
 //! writes the files anew, which is a new version of the protocol and not a formality.
 
 use std::fmt::{Debug, Write};
@@ -44,7 +44,7 @@ fn golden(name: &str, found: &str) -> String {
     assert!(
         golden == found,
         "the wire drifted: {name}.hex says\n{golden}\nthis build writes\n{found}\nif that is meant, raise the version \
-         and run: BLESS=1 cargo test -p llamesh-protocol wire"
+         and run: BLESS=1 cargo test --release -p llamesh-protocol wire"
     );
     golden
 }

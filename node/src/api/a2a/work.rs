@@ -44,7 +44,7 @@ impl Work {
                 self.turn(State::Submitted, Some(&note));
             }
             JobEvent::Started { offer, .. } => {
-                self.model = offer.model.as_ref().map(|model| model.name.clone());
+                self.model = offer.model.map(|model| model.name);
                 self.turn(State::Working, None);
             }
             JobEvent::Token { token, .. } => {

@@ -36,8 +36,9 @@ pub struct Guest {
     receipts: Option<PathBuf>,
     /// Of whoever comes with a key; the owner has none.
     visit: Option<Arc<Visit>>,
-    /// Where traces go, and below which span the request stands.
-    pub(super) traces: (Traces, Option<Trace>),
+    pub(super) traces: Traces,
+    /// Below which span the request stands.
+    pub(super) trace: Option<Trace>,
 }
 
 impl std::fmt::Debug for Guest {
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Guest {
 impl Guest {
     /// The owner of a folder with receipts, who may do everything.
     pub fn owner(mesh: Arc<dyn Mesh>, receipts: PathBuf, traces: Traces) -> Self {
-        Self { mesh, receipts: Some(receipts), visit: None, traces: (traces, None) }
+        Self { mesh, receipts: Some(receipts), visit: None, traces, trace: None }
     }
 
     /// Whoever sent a request that the gate has let in.
@@ -57,8 +58,8 @@ impl Guest {
         let extensions = &extensions.get::<Parts>()?.extensions;
         let api = extensions.get::<Api>()?;
         let visit = extensions.get::<Arc<Visit>>().cloned();
-        let traces = (api.node.traces().clone(), api.node.trace());
-        Some(Self { mesh: Arc::new(api.node.clone()), receipts: api.receipts.clone(), visit, traces })
+        let (traces, trace) = (api.node.traces().clone(), api.node.trace());
+        Some(Self { mesh: Arc::new(api.node.clone()), receipts: api.receipts.clone(), visit, traces, trace })
     }
 
     /// True for the peer's owner. Others see no receipts but those that they name, and nothing of what is private in them.

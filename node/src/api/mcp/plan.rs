@@ -54,8 +54,7 @@ pub(super) async fn run(guest: &Guest, asked: Asked, progress: &mut Progress) ->
     let journal = journal(guest, Order { plan: order, inputs: asked.inputs })?;
     let run = journal.as_ref().map(|journal| journal.run().to_owned());
     let driver = Driver::new(execution, budget, journal, Arc::clone(&guest.mesh) as _);
-    let (traces, parent) = &guest.traces;
-    let mut driver = driver.with_traces(traces, *parent);
+    let mut driver = driver.with_traces(&guest.traces, guest.trace);
     let followed = timeout(LONGEST, follow(guest, &mut driver, Course::of(nodes), progress)).await;
     let late = |_| Failure::new(Class::Job, format!("not done within {} minutes", LONGEST.as_secs() / 60));
     let ended = followed.unwrap_or_else(|elapsed| Err(late(elapsed)));

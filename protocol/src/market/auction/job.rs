@@ -248,7 +248,7 @@ impl Auction {
     pub(super) fn lower(&mut self, from: PeerId, lower: &Verified<Bid>) -> bool {
         let Some(first) = self.bids.iter_mut().find(|first| first.bid.signer() == from) else { return false };
         let (price, asked) = (lower.price(), first.bid.price());
-        let offer = first.bid.offer.at(price);
+        let offer = AgentOffer { price, ..first.bid.offer.clone() };
         let same = Bid { offer, ..first.bid.value().clone() } == *lower.value();
         let less = price.within(&asked) && price != asked;
         if same && less {
