@@ -228,6 +228,19 @@ impl Client {
         std::iter::from_fn(|| self.progress.try_recv().ok()).map(|one| (one.progress, one.total)).collect()
     }
 
+    /// All that is told until so much is done, the least first: the client's library hands over each report by a task of
+    /// its own, before or after the answer, and in any order.
+    pub(crate) async fn heard_to(&mut self, done: f64) -> Vec<(f64, Option<f64>)> {
+        let mut heard = Vec::new();
+        while heard.iter().all(|(told, _)| *told < done) {
+            let report = tokio::time::timeout(LIMIT, self.progress.recv()).await.expect("in time");
+            heard.extend(report.map(|one| (one.progress, one.total)));
+        }
+        heard.extend(self.heard());
+        heard.sort_by(|a, b| a.0.total_cmp(&b.0));
+        heard
+    }
+
     pub(crate) async fn leave(self) {
         self.service.cancel().await.expect("an end in order");
     }
