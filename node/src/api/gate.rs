@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
@@ -17,7 +17,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::Api;
@@ -32,6 +32,9 @@ use crate::traces::span::{Kind, Span};
 
 /// Bodies are counted in pieces of so many bytes.
 const PIECE: usize = 1024;
+/// How long a request waits for its key to have less at work, time after time.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(150)];
 /// What whoever looks for this peer may read without a token. It is signed in the name that `Host` says, so it passes the gate
 /// all the same.
 const PUBLIC: &str = "/.well-known/";
@@ -134,6 +137,18 @@ impl Gate {
         Ok(Place { _permit: permit, visit, _waiting: None, span })
     }
 
+    /// The same where a key has too much at work, a moment later: the end of an answer reaches its client before its place
+    /// is free, and whoever asks one thing after the other has only one at work.
+    async fn admit_soon(&self, request: &mut Request) -> Result<Place, Refusal> {
+        for pause in PAUSES {
+            match self.admit(request) {
+                Err(Refusal::Concurrent) => sleep(pause).await,
+                admitted => return admitted,
+            }
+        }
+        self.admit(request)
+    }
+
     /// Whether everybody needs a token.
     fn locked(&self) -> bool {
         !self.loopback || self.keys.exist()
@@ -169,7 +184,7 @@ impl Gate {
 
     /// Keeps a request's place until the answer has left.
     async fn let_pass(&self, mut request: Request, next: Next) -> Response {
-        let admitted = match self.admit(&mut request) {
+        let admitted = match self.admit_soon(&mut request).await {
             Ok(place) => self.whole(request).await.map(|whole| (place, whole)),
             Err(refusal) => Err(refusal),
         };

@@ -216,7 +216,6 @@ async fn all_bodies_together_have_a_bound() {
     // A body without a length takes all the room there is, however short it is in the end.
     for held in ["content-length: 65536\r\n", "transfer-encoding: chunked\r\n"] {
         block_in_place(|| {
-            let first = begin(held);
             let refused = || {
                 let mut stream =
                     begin("content-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n");
@@ -228,7 +227,13 @@ async fn all_bodies_together_have_a_bound() {
                     assert_eq!(error_code(&answer), "overloaded");
                 })
             };
-            assert!((0..1000).any(|_| refused().is_some()), "{held}: there is no room beside it");
+            // Where it came while another was being answered there was no room for it: then once more.
+            let hold = |_| {
+                let first = begin(held);
+                (0..10).any(|_| refused().is_some()).then_some(first)
+            };
+            let first = (0..100).find_map(hold);
+            assert!(first.is_some(), "{held}: there is no room beside it");
             drop(first);
             assert!((0..1000).any(|_| refused().is_none()), "{held}: and there is again");
         });
