@@ -32,9 +32,8 @@ use crate::traces::span::{Kind, Span};
 
 /// Bodies are counted in pieces of so many bytes.
 const PIECE: usize = 1024;
-/// How long a request waits for its key to have less at work, time after time.
-const PAUSES: [Duration; 3] =
-    [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(150)];
+/// Milliseconds for which a request waits for its key to have less at work, time after time: about a second in all.
+const PAUSES: [u64; 5] = [10, 40, 150, 300, 500];
 /// What whoever looks for this peer may read without a token. It is signed in the name that `Host` says, so it passes the gate
 /// all the same.
 const PUBLIC: &str = "/.well-known/";
@@ -142,7 +141,7 @@ impl Gate {
     async fn admit_soon(&self, request: &mut Request) -> Result<Place, Refusal> {
         for pause in PAUSES {
             match self.admit(request) {
-                Err(Refusal::Concurrent) => sleep(pause).await,
+                Err(Refusal::Concurrent) => sleep(Duration::from_millis(pause)).await,
                 admitted => return admitted,
             }
         }
