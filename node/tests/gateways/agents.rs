@@ -9,9 +9,9 @@ use node::request::JobRequest;
 use node::{Node, clock};
 use protocol::error::Limit;
 use protocol::event::{Completion, JobEvent};
-use protocol::{AgentOffer, Capability, Finish, JobError, Price, Speed, Token};
+use protocol::{AgentOffer, Capability, Finish, JobError, JobKind, Price, Token};
 
-use crate::support::within::alone;
+use crate::support::within::{alone, free};
 
 fn capability(name: &str) -> Capability {
     name.parse().expect("a capability")
@@ -39,17 +39,7 @@ struct Scripted(&'static str, Conduct);
 
 impl Agent for Scripted {
     fn offer(&self) -> AgentOffer {
-        AgentOffer {
-            agent: self.0.to_owned(),
-            capability: capability(self.0),
-            kinds: vec![protocol::JobKind::Generate],
-            model: None,
-            price: Price::default(),
-            speed: Speed::default(),
-            languages: Vec::new(),
-            modalities: Vec::new(),
-            tools: Vec::new(),
-        }
+        free(self.0, capability(self.0), vec![JobKind::Generate])
     }
 
     fn run(self: Arc<Self>, _: Job, context: Context) -> Running {

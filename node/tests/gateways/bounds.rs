@@ -9,14 +9,14 @@ use node::Node;
 use node::agents::{Agent, Agents, Context, Job, Running};
 use node::api::Server;
 use node::api::bounds::Bounds;
-use protocol::{AgentOffer, Capability, Finish, JobKind, Price, Speed, Token};
+use protocol::{AgentOffer, Capability, Finish, JobKind, Token};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use crate::support::LIMIT;
 use crate::support::http::Request;
-use crate::support::within::{alone, serve};
+use crate::support::within::{Counted, alone, free, serve};
 
 /// Moments that a test waits for on purpose.
 const SOON: Duration = Duration::from_millis(200);
@@ -27,33 +27,14 @@ struct Fountain {
     running: watch::Sender<usize>,
 }
 
-struct AtWork<'a>(&'a watch::Sender<usize>);
-
-impl Drop for AtWork<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
 impl Agent for Fountain {
     fn offer(&self) -> AgentOffer {
-        AgentOffer {
-            agent: "fountain".to_owned(),
-            capability: Capability::text_generation(),
-            kinds: vec![JobKind::Generate],
-            model: None,
-            price: Price::default(),
-            speed: Speed::default(),
-            languages: Vec::new(),
-            modalities: Vec::new(),
-            tools: Vec::new(),
-        }
+        free("fountain", Capability::text_generation(), vec![JobKind::Generate])
     }
 
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
         Box::pin(async move {
-            self.running.send_modify(|count| *count += 1);
-            let _running = AtWork(&self.running);
+            let _running = Counted::by(&self.running);
             let text = "x".repeat(100);
             for _ in 1..job.order.sampling.max_tokens {
                 context.token(Token { id: None, text: text.clone() }).await;

@@ -8,14 +8,14 @@ use node::agents::{Agent, Agents, Context, Job, Running};
 use node::api::Server;
 use protocol::{
     AgentOffer, Alternative, Capability, Chat, Constraint, Finish, Input, JobError, JobKind, Logprobs,
-    ModelOffer, Price, Role, Scores, Speed, Token, ToolChoice,
+    ModelOffer, Role, Scores, Token, ToolChoice,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use crate::support::http::{Request, Response};
-use crate::support::within::{alone, serve};
+use crate::support::within::{Counted, alone, free, serve};
 
 /// Says what it was asked; counts the runs that wait with it.
 #[derive(Debug)]
@@ -25,34 +25,22 @@ pub(crate) struct Oracle {
     waiting: watch::Sender<usize>,
 }
 
-/// One waiting run.
-struct Waiting<'a>(&'a watch::Sender<usize>);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
+/// An agent with a model of its name.
+fn offer(name: &str, capability: Capability, kinds: Vec<JobKind>) -> AgentOffer {
+    let model = ModelOffer {
+        name: name.to_owned(),
+        digest: Digest::of_content(name.as_bytes()),
+        manifest: false,
+        engine: format!("{name}/1"),
+        context: 1000,
+    };
+    AgentOffer { model: Some(model), ..free(name, capability, kinds) }
 }
 
 impl Agent for Oracle {
     fn offer(&self) -> AgentOffer {
-        AgentOffer {
-            agent: self.name.to_owned(),
-            capability: self.capability.parse().expect("a capability"),
-            kinds: vec![JobKind::Generate, JobKind::Score],
-            model: Some(ModelOffer {
-                name: self.name.to_owned(),
-                digest: Digest::of_content(self.name.as_bytes()),
-                manifest: false,
-                engine: "oracle/1".to_owned(),
-                context: 1000,
-            }),
-            price: Price::default(),
-            speed: Speed::default(),
-            languages: Vec::new(),
-            modalities: Vec::new(),
-            tools: Vec::new(),
-        }
+        let kinds = vec![JobKind::Generate, JobKind::Score];
+        offer(self.name, self.capability.parse().expect("a capability"), kinds)
     }
 
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
@@ -80,8 +68,7 @@ impl Oracle {
             context.token_with(Token { id: Some(id), text: text.clone() }, None, logprobs).await;
         }
         if words[0] == "wait" {
-            self.waiting.send_modify(|count| *count += 1);
-            let _waiting = Waiting(&self.waiting);
+            let _waiting = Counted::by(&self.waiting);
             std::future::pending::<()>().await;
         }
         Ok(Finish::EndOfText)
@@ -139,23 +126,7 @@ struct Ruler;
 
 impl Agent for Ruler {
     fn offer(&self) -> AgentOffer {
-        AgentOffer {
-            agent: "ruler".to_owned(),
-            capability: Capability::text_embedding(),
-            kinds: vec![JobKind::Embed],
-            model: Some(ModelOffer {
-                name: "ruler".to_owned(),
-                digest: Digest::of_content(b"ruler"),
-                manifest: false,
-                engine: "ruler/1".to_owned(),
-                context: 1000,
-            }),
-            price: Price::default(),
-            speed: Speed::default(),
-            languages: Vec::new(),
-            modalities: Vec::new(),
-            tools: Vec::new(),
-        }
+        offer("ruler", Capability::text_embedding(), vec![JobKind::Embed])
     }
 
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {

@@ -15,7 +15,7 @@ use node::{Node, clock};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use protocol::event::JobEvent;
 use protocol::plan::Execution;
-use protocol::{AgentOffer, Capability, Finish, Plan, Price, Speed, Token, Trace};
+use protocol::{AgentOffer, Capability, Finish, JobKind, Plan, Price, Token, Trace};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
@@ -23,6 +23,7 @@ use crate::observe::collector::{Collector, said};
 use crate::observe::mesh::Seen;
 use crate::support::Home;
 use crate::support::http::Request;
+use crate::support::within::free;
 
 /// What is asked in these tests: words that no span may hold.
 const SECRET: &str = "quokka";
@@ -37,17 +38,7 @@ struct Relay(&'static str);
 
 impl Agent for Relay {
     fn offer(&self) -> AgentOffer {
-        AgentOffer {
-            agent: "relay".to_owned(),
-            capability: capability("relay"),
-            kinds: vec![protocol::JobKind::Generate],
-            model: None,
-            price: Price::default(),
-            speed: Speed::default(),
-            languages: Vec::new(),
-            modalities: Vec::new(),
-            tools: Vec::new(),
-        }
+        free("relay", capability("relay"), vec![JobKind::Generate])
     }
 
     fn run(self: Arc<Self>, _: Job, context: Context) -> Running {

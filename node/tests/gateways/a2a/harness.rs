@@ -10,14 +10,14 @@ use node::Node;
 use node::agents::{Agent, Agents, Context, Job, Running};
 use node::api::Server;
 use node::api::keys::Keys;
-use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, Price, Speed, Token};
+use protocol::{AgentOffer, Capability, Finish, Input, JobError, JobKind, Token};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 
 use crate::support::LIMIT;
 use crate::support::http::{Request, Response};
-use crate::support::within::{alone, serve};
+use crate::support::within::{Counted, alone, free, serve};
 
 /// Tells how many messages it was given, and the last; after `wait` it waits to be let go on.
 #[derive(Debug)]
@@ -27,29 +27,11 @@ struct Teller {
     open: watch::Receiver<bool>,
 }
 
-/// One waiting run.
-struct Waiting<'a>(&'a watch::Sender<usize>);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
 impl Agent for Teller {
     fn offer(&self) -> AgentOffer {
         let tool = Capability::tool().covers(&self.capability);
-        AgentOffer {
-            agent: format!("teller-{}", self.capability),
-            capability: self.capability.clone(),
-            kinds: vec![if tool { JobKind::Call } else { JobKind::Generate }],
-            model: None,
-            price: Price::default(),
-            speed: Speed::default(),
-            languages: Vec::new(),
-            modalities: Vec::new(),
-            tools: Vec::new(),
-        }
+        let kind = if tool { JobKind::Call } else { JobKind::Generate };
+        free(&format!("teller-{}", self.capability), self.capability.clone(), vec![kind])
     }
 
     fn run(self: Arc<Self>, job: Job, context: Context) -> Running {
@@ -78,8 +60,7 @@ impl Teller {
             return Ok(Finish::Length);
         }
         if last == "wait" {
-            self.waiting.send_modify(|count| *count += 1);
-            let _waiting = Waiting(&self.waiting);
+            let _waiting = Counted::by(&self.waiting);
             let mut open = self.open.clone();
             open.wait_for(|open| *open).await.map_err(|_| JobError::Engine)?;
         }
