@@ -48,6 +48,9 @@ const TRACED: [&str; 7] = [
     "/a2a",
 ];
 
+/// Where a key's refusal of a job is told within an answer, which may have begun before it; elsewhere the refusal is the answer.
+const WITHIN: &str = "/mcp";
+
 /// What all requests pass.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -191,10 +194,12 @@ impl Gate {
             Ok(admitted) => admitted,
             Err(refusal) => return refusal.into_response(),
         };
+        let within = request.uri().path() == WITHIN;
         let mut response = next.run(request).instrument(place.span.log()).await;
         drop(room);
         place.span.say("http.response.status_code", i64::from(response.status().as_u16()));
-        if let Some(refusal) = place.visit.as_ref().and_then(|visit| visit.refused()) {
+        let visit = place.visit.as_ref().filter(|_| !within);
+        if let Some(refusal) = visit.and_then(|visit| visit.refused()) {
             return refusal.into_response();
         }
         if let Some(waiting) = response.extensions_mut().remove() {
