@@ -7,7 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,8 +117,10 @@ pub enum VerifyError {
     TooLong,
 }
 
-/// A statement whose signature held. Dereferences to its value.
-pub struct Verified<T> {
+/// A statement whose signature held. Dereferences to its value. Cheap to clone: nobody can change it.
+pub struct Verified<T>(Arc<Statement<T>>);
+
+struct Statement<T> {
     signed: Signed<T>,
     value: T,
     /// Found when it is first asked for, and asked for several times of most.
@@ -128,33 +130,33 @@ pub struct Verified<T> {
 impl<T> Verified<T> {
     /// Who said it.
     pub fn signer(&self) -> PeerId {
-        self.signed.signer
+        self.0.signed.signer
     }
 
     /// What was said.
     pub fn value(&self) -> &T {
-        &self.value
+        &self.0.value
     }
 
     /// The statement in its travelling form.
     pub fn signed(&self) -> &Signed<T> {
-        &self.signed
+        &self.0.signed
     }
 
     /// Gives up the proof and keeps the travelling form.
     pub fn into_signed(self) -> Signed<T> {
-        self.signed
+        Arc::try_unwrap(self.0).map_or_else(|shared| shared.signed.clone(), |own| own.signed)
     }
 }
 
 impl<T: Payload> Verified<T> {
     fn new(signed: Signed<T>, value: T) -> Self {
-        Self { signed, value, digest: OnceLock::new() }
+        Self(Arc::new(Statement { signed, value, digest: OnceLock::new() }))
     }
 
     /// The name of the statement; see [`Signed::digest`].
     pub fn digest(&self) -> Digest {
-        *self.digest.get_or_init(|| self.signed.digest())
+        *self.0.digest.get_or_init(|| self.0.signed.digest())
     }
 }
 
@@ -162,15 +164,14 @@ impl<T> Deref for Verified<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.value
+        self.value()
     }
 }
 
 fn signed_bytes<T: Payload>(network: &Network, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("llamesh/{network}/{}/v1", T::KIND).into_bytes();
-    bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
+    let len = (payload.len() as u64).to_le_bytes();
+    let (network, kind) = (network.as_str().as_bytes(), T::KIND.as_bytes());
+    [b"llamesh/", network, b"/", kind, b"/v1", &len, payload].concat()
 }
 
 // Derives would demand `T: Clone` and the like of a type that is only named, or hide that the value is compared by
@@ -197,15 +198,15 @@ impl<T: Payload> fmt::Debug for Signed<T> {
     }
 }
 
-impl<T: Clone> Clone for Verified<T> {
+impl<T> Clone for Verified<T> {
     fn clone(&self) -> Self {
-        Self { signed: self.signed.clone(), value: self.value.clone(), digest: self.digest.clone() }
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<T> PartialEq for Verified<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.signed == other.signed
+        self.signed() == other.signed()
     }
 }
 
@@ -213,7 +214,7 @@ impl<T> Eq for Verified<T> {}
 
 impl<T: fmt::Debug> fmt::Debug for Verified<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Verified(by …{}, {:?})", self.signed.signer.short(), self.value)
+        write!(f, "Verified(by …{}, {:?})", self.signer().short(), self.value())
     }
 }
 

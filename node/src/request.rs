@@ -302,8 +302,8 @@ impl JobUpdate {
     pub fn of(job: JobId, event: JobEvent, folder: Option<&std::path::Path>) -> Self {
         match event {
             JobEvent::Awaiting(rule) => Self::Awaiting { job, rule },
-            JobEvent::Bid(bid, provider) => Self::Bid {
-                provider,
+            JobEvent::Bid(bid) => Self::Bid {
+                provider: bid.signer(),
                 price: bid.price().completion.0,
                 speed: bid.offer.speed.decode,
                 queue: bid.queue,

@@ -287,7 +287,7 @@ pub enum JobEvent {
     /// Nobody hears of it until it is approved ([`Command::Approve`]), because this rule names it.
     Awaiting(Rule),
     /// A provider made an offer. Comes again where it answers a counter-offer.
-    Bid(Box<Bid>, PeerId),
+    Bid(Verified<Bid>),
     /// Done. Always the last event.
     Done(Box<Completion>),
     /// Not done. Always the last event.

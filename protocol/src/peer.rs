@@ -251,7 +251,7 @@ impl Peer {
             auction::Output::Observe { peer, evidence } => self.observe(peer, evidence),
             auction::Output::Offer { job, bid } => {
                 self.board.on_bid(now, bid.signer(), &bid);
-                self.notify(job, JobEvent::Bid(Box::new(bid.value().clone()), bid.signer()));
+                self.notify(job, JobEvent::Bid(bid));
             }
         }
     }

@@ -41,7 +41,7 @@ pub enum Output {
         /// The job.
         job: JobId,
         /// The winner.
-        bid: Box<Verified<Bid>>,
+        bid: Verified<Bid>,
     },
     /// Ask the best bidder once whether it would do it for less.
     Counter {
@@ -76,7 +76,7 @@ pub enum Output {
         /// The job.
         job: JobId,
         /// The bid.
-        bid: Box<Verified<Bid>>,
+        bid: Verified<Bid>,
     },
 }
 
@@ -129,7 +129,8 @@ const MAX_ROUNDS_FOR_THE_LOST: u32 = 6;
 pub struct Auctions {
     config: Config,
     me: PeerId,
-    auctions: BTreeMap<JobId, Auction>,
+    /// Boxed, because a map moves what it holds.
+    auctions: BTreeMap<JobId, Box<Auction>>,
     load: Load,
     outputs: VecDeque<Output>,
 }
@@ -142,7 +143,7 @@ impl Auctions {
 
     /// A job looks for a provider. `input` is the salted commitment to its input.
     pub fn open(&mut self, now: Timestamp, job: JobId, spec: Arc<JobSpec>, input: Digest) {
-        self.auctions.insert(job, Auction::new(job, spec, input));
+        self.auctions.insert(job, Box::new(Auction::new(job, spec, input)));
         self.start_round(now, job);
     }
 
@@ -180,7 +181,7 @@ impl Auctions {
             Ok(()) => {
                 auction.asked.insert(from);
                 auction.spoke.insert(from);
-                self.outputs.push_back(Output::Offer { job, bid: Box::new(bid.clone()) });
+                self.outputs.push_back(Output::Offer { job, bid: bid.clone() });
                 auction.bids.push(Candidate::new(&auction.ask, bid, known, (now, counted)));
                 if let Stage::Collecting(collecting) = &mut auction.stage
                     && from != self.me
@@ -203,7 +204,7 @@ impl Auctions {
         if let Some(lower) = lower {
             let evidence = Evidence::Unexpected;
             match auction.lower(from, &lower) {
-                true => self.outputs.push_back(Output::Offer { job, bid: Box::new(lower) }),
+                true => self.outputs.push_back(Output::Offer { job, bid: lower }),
                 false => self.outputs.push_back(Output::Observe { peer: from, evidence }),
             }
         }
@@ -400,7 +401,7 @@ impl Auctions {
                 *self.load.entry(bid.signer()).or_default() += 1;
                 auction.stage = Stage::Awarded;
                 auction.winner = Some(bid.clone());
-                self.outputs.push_back(Output::Award { job, bid: Box::new(bid) });
+                self.outputs.push_back(Output::Award { job, bid });
             }
             None => self.next_round(now, job),
         }

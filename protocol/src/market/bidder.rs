@@ -5,8 +5,9 @@
 //! is an answer; silence is not.
 
 use std::collections::BTreeMap;
+use std::iter;
 
-use crypto::{Digest, PeerId};
+use crypto::{Digest, PeerId, Verified};
 
 use crate::error::{Feature, Limit, OrderFault};
 use crate::message::{Ask, Bid, Counter};
@@ -62,12 +63,11 @@ struct Lease {
 /// A bid that stands, and what became of it.
 #[derive(Clone, Debug)]
 struct Promise {
-    name: Digest,
-    bid: Bid,
+    bid: Verified<Bid>,
     /// What a counter-offer can bring the price down to.
     floor: Price,
     /// The bid that answered the counter-offer: one of the two will be ordered, and the other is void then.
-    lowered: Option<(Digest, Price)>,
+    lowered: Option<Verified<Bid>>,
     /// Whether there was a counter-offer.
     countered: bool,
 }
@@ -88,7 +88,7 @@ impl Bidder {
         &self.offers
     }
 
-    /// Makes an offer for a job. The place for it is kept once [`Bidder::promise`] has named the signed bid.
+    /// Makes an offer for a job. The place for it is kept once [`Bidder::promise`] has the signed bid.
     ///
     /// # Errors
     /// [`JobError::NothingOffered`], [`JobError::Unsupported`] when no agent here takes such jobs, [`JobError::Busy`],
@@ -126,15 +126,14 @@ impl Bidder {
     }
 
     /// Keeps the place that a signed bid promises.
-    pub fn promise(&mut self, name: Digest, quoted: Quoted) {
-        let Quoted { bid, floor } = quoted;
+    pub fn promise(&mut self, bid: Verified<Bid>, floor: Price) {
         let key = (bid.requester, bid.job);
-        let promise = Promise { name, bid, floor, lowered: None, countered: false };
+        let promise = Promise { bid, floor, lowered: None, countered: false };
         self.leases.insert(key, Lease { promise: Some(promise) });
     }
 
     /// What a counter-offer gets: the same bid for less, but for nothing under its floor. The first bid stands, and so does
-    /// the second once [`Bidder::lower`] has named it.
+    /// the second once [`Bidder::lower`] has it.
     ///
     /// # Errors
     /// [`JobError::Order`] when no such bid stands or it was countered before, [`JobError::Invalid`] when the price is no
@@ -147,7 +146,7 @@ impl Bidder {
         if promise.countered {
             return refuse(OrderFault::Replayed);
         }
-        if promise.name != counter.bid {
+        if promise.bid.digest() != counter.bid {
             return refuse(OrderFault::Lease);
         }
         let asked = promise.bid.price();
@@ -160,28 +159,29 @@ impl Bidder {
             return Err(JobError::Limit { limit: Limit::Budget });
         }
         let offer = AgentOffer { price, ..promise.bid.offer.clone() };
-        Ok(Bid { offer, ..promise.bid.clone() })
+        Ok(Bid { offer, ..promise.bid.value().clone() })
     }
 
     /// Keeps the second promise beside the first.
-    pub fn lower(&mut self, name: Digest, bid: &Bid) {
+    pub fn lower(&mut self, bid: Verified<Bid>) {
         let lease = self.leases.get_mut(&(bid.requester, bid.job));
         if let Some(promise) = lease.and_then(|lease| lease.promise.as_mut()) {
-            promise.lowered = Some((name, bid.price()));
+            promise.lowered = Some(bid);
         }
     }
 
-    /// Turns the lease that `order` refers to into a running job. Returns the offer that was made.
+    /// Turns the lease that `order` refers to into a running job. Returns the bid that is ordered.
     ///
     /// # Errors
     /// [`JobError::Order`] when no lease stands, or the order asks for something else than was offered;
     /// [`JobError::Unsupported`] when that is a kind of job.
-    pub fn claim(&mut self, now: Timestamp, from: PeerId, order: &Order) -> Result<AgentOffer, JobError> {
+    pub fn claim(&mut self, now: Timestamp, from: PeerId, order: &Order) -> Result<Verified<Bid>, JobError> {
         self.expire(now);
         let refuse = |why| JobError::Order { why };
         let lease = self.leases.get_mut(&(from, order.job)).ok_or_else(|| refuse(OrderFault::Lease))?;
         let promise = lease.promise.as_ref().ok_or_else(|| refuse(OrderFault::Replayed))?;
-        let offer = promise.offer(order.bid).ok_or_else(|| refuse(OrderFault::Lease))?;
+        let bid = promise.bid_of(order.bid).ok_or_else(|| refuse(OrderFault::Lease))?.clone();
+        let offer = &bid.offer;
         let same = offer.agent == order.agent
             && offer.price == order.price
             && order.capability.covers(&offer.capability)
@@ -193,7 +193,7 @@ impl Bidder {
             return Err(JobError::Unsupported { feature: Feature::JobKind });
         }
         lease.promise = None;
-        Ok(offer)
+        Ok(bid)
     }
 
     /// The job is over; its place is free.
@@ -221,13 +221,8 @@ impl Bidder {
 }
 
 impl Promise {
-    /// What the bid of that name offered, if it is one of this promise's.
-    fn offer(&self, bid: Digest) -> Option<AgentOffer> {
-        let offer = &self.bid.offer;
-        match self.lowered {
-            _ if bid == self.name => Some(offer.clone()),
-            Some((name, price)) if bid == name => Some(AgentOffer { price, ..offer.clone() }),
-            _ => None,
-        }
+    /// The bid of that name, if it is one of this promise's.
+    fn bid_of(&self, name: Digest) -> Option<&Verified<Bid>> {
+        iter::once(&self.bid).chain(&self.lowered).find(|bid| bid.digest() == name)
     }
 }

@@ -78,19 +78,17 @@ impl Board {
     /// A job was asked for.
     pub fn on_ask(&mut self, now: Timestamp, requester: PeerId, ask: &Ask, announced: bool) {
         let Ask { job, kind, ref requirement, input_len, max_tokens, .. } = *ask;
-        // Gossip and asks may repeat; the latest says it all.
-        self.asked.retain(|asked| (asked.requester, asked.job) != (requester, job));
         let (capability, ceiling) = (requirement.capability.clone(), requirement.ceiling);
         let asked =
             Asked { requester, job, kind, capability, ceiling, input_len, max_tokens, announced, at: now };
-        keep(&mut self.asked, asked);
+        // Gossip and asks may repeat; the latest says it all.
+        keep(&mut self.asked, asked, |other| (other.job, other.requester) == (job, requester));
     }
 
     /// A bid was made or taken.
     pub fn on_bid(&mut self, now: Timestamp, provider: PeerId, bid: &Bid) {
         let Bid { job, requester, ref offer, queue, .. } = *bid;
         let AgentOffer { capability, model, price, speed, .. } = offer;
-        self.offered.retain(|o| (o.provider, o.requester, o.job) != (provider, requester, job));
         let offered = Offered {
             provider,
             requester,
@@ -102,12 +100,15 @@ impl Board {
             queue,
             at: now,
         };
-        keep(&mut self.offered, offered);
+        keep(&mut self.offered, offered, |o| (o.job, o.provider, o.requester) == (job, provider, requester));
     }
 }
 
-fn keep<T>(ring: &mut VecDeque<T>, entry: T) {
-    if ring.len() >= MAX_ENTRIES {
+/// Puts an entry in the place of the one that says the same, or else of the oldest.
+fn keep<T>(ring: &mut VecDeque<T>, entry: T, same: impl Fn(&T) -> bool) {
+    if let Some(at) = ring.iter().rposition(same) {
+        ring.remove(at);
+    } else if ring.len() >= MAX_ENTRIES {
         ring.pop_front();
     }
     ring.push_back(entry);

@@ -6,6 +6,7 @@ use super::{LOOPED, Peer};
 use crate::error::OrderFault;
 use crate::event::{Event, InboundId, Output, RequestId, RunId, Side};
 use crate::ledger::{Direction, Entry};
+use crate::market::bidder::Quoted;
 use crate::message::{Announcement, Ask, Bid, Brief, Counter, Frame, Request, Response, Start};
 use crate::receipt::{Order, Receipt};
 use crate::session::provider::worst_cost;
@@ -66,9 +67,9 @@ impl Peer {
     }
 
     pub(super) fn bid(&mut self, now: Timestamp, from: PeerId, ask: &Ask) -> Result<Verified<Bid>, JobError> {
-        let quoted = self.bidder.bid(now, from, ask)?;
-        let bid = Signed::sign(&self.network, &self.key, quoted.bid.clone());
-        self.bidder.promise(bid.digest(), quoted);
+        let Quoted { bid, floor } = self.bidder.bid(now, from, ask)?;
+        let bid = Signed::sign(&self.network, &self.key, bid);
+        self.bidder.promise(bid.clone(), floor);
         self.board.on_bid(now, self.id(), &bid);
         Ok(bid)
     }
@@ -87,7 +88,7 @@ impl Peer {
             }
         })?;
         let bid = Signed::sign(&self.network, &self.key, lower);
-        self.bidder.lower(bid.digest(), bid.value());
+        self.bidder.lower(bid.clone());
         self.board.on_bid(now, self.id(), &bid);
         Ok(bid)
     }
@@ -140,10 +141,10 @@ impl Peer {
         (brief, trace): (Brief, Option<Trace>),
     ) -> Result<(), JobError> {
         self.provider.admit(now, from, &order, &brief)?;
-        let offer = self.bidder.claim(now, from, &order)?;
+        let bid = self.bidder.claim(now, from, &order)?;
         let (job, limits) = (order.job, order.limits);
         let own = worst_cost(&order, 0).unwrap_or(limits.budget);
-        let begun = self.provider.start(now, order, offer, (brief, trace));
+        let begun = self.provider.start(now, order, bid, (brief, trace));
         let run = begun.inspect_err(|_| self.bidder.release(from, job))?;
         self.mandates.grant(run, limits, own);
         Ok(())

@@ -12,13 +12,11 @@ use crypto::{Digest, Network, PeerId, SecretKey, Signed, Transcript, Verified};
 use super::answer::Answer;
 use crate::error::{Feature, Limit, OrderFault};
 use crate::event::{Production, Run, RunId};
-use crate::message::{Brief, Frame};
+use crate::message::{Bid, Brief, Frame};
 use crate::receipt::{
     self, Acknowledgement, Finish, Inherited, Order, Receipt, Rendering, Segment, SignedStretch, Token,
 };
-use crate::{
-    AgentOffer, Constraint, Credits, Evidence, JobError, JobId, Logprobs, Timestamp, Trace, Usage, codec,
-};
+use crate::{Constraint, Credits, Evidence, JobError, JobId, Logprobs, Timestamp, Trace, Usage, codec};
 
 /// What the sessions want done.
 #[derive(Clone, Debug)]
@@ -56,7 +54,7 @@ pub enum Output {
     /// The requester countersigned: book it.
     Settled {
         /// The receipt.
-        receipt: Box<Verified<Receipt>>,
+        receipt: Verified<Receipt>,
     },
 }
 
@@ -69,7 +67,8 @@ const MAX_UNACKNOWLEDGED: usize = 1024;
 pub struct Provider {
     network: Network,
     key: SecretKey,
-    runs: BTreeMap<RunId, Work>,
+    /// Boxed, because a map moves what it holds.
+    runs: BTreeMap<RunId, Box<Work>>,
     by_job: BTreeMap<(PeerId, JobId), RunId>,
     next: u64,
     unacknowledged: VecDeque<Verified<Receipt>>,
@@ -79,7 +78,7 @@ pub struct Provider {
 #[derive(Debug)]
 struct Work {
     order: Verified<Order>,
-    offer: AgentOffer,
+    bid: Verified<Bid>,
     transcript: Transcript,
     segments: Vec<SignedStretch>,
     /// How many of them have activations.
@@ -155,7 +154,7 @@ impl Provider {
         &mut self,
         now: Timestamp,
         order: Verified<Order>,
-        offer: AgentOffer,
+        bid: Verified<Bid>,
         (brief, trace): (Brief, Option<Trace>),
     ) -> Result<RunId, JobError> {
         let Brief { input, constraint, inherited, .. } = brief;
@@ -166,7 +165,7 @@ impl Provider {
         let work = Work {
             transcript: answer.transcript,
             order: order.clone(),
-            offer,
+            bid,
             segments: answer.stretches,
             committed: answer.activations.len(),
             prompt: None,
@@ -174,7 +173,7 @@ impl Provider {
             last: answer.output.into_iter().next_back(),
             text_len: answer.text_len,
         };
-        self.runs.insert(run, work);
+        self.runs.insert(run, Box::new(work));
         let work = Run { run, order, input, constraint, inherited: inherited.output, trace };
         self.outputs.push_back(Output::Run(Box::new(work)));
         Ok(run)
@@ -251,7 +250,7 @@ impl Provider {
         };
         let ours = |r: &Verified<Receipt>| r.digest() == acknowledgement.receipt && r.requester == from;
         match self.unacknowledged.iter().position(ours).and_then(|i| self.unacknowledged.remove(i)) {
-            Some(receipt) => self.outputs.push_back(Output::Settled { receipt: Box::new(receipt) }),
+            Some(receipt) => self.outputs.push_back(Output::Settled { receipt }),
             None => self.outputs.push_back(Output::Observe { peer: from, evidence: Evidence::Replayed }),
         }
     }
@@ -415,7 +414,7 @@ impl Work {
             agent: order.agent.clone(),
             capability: order.capability.clone(),
             model: order.model,
-            engine: self.offer.model.as_ref().map(|model| model.engine.clone()),
+            engine: self.bid.offer.model.as_ref().map(|model| model.engine.clone()),
             input: order.input,
             prompt: self.prompt.map(|prompt| prompt.prompt),
             template_time: self.prompt.map_or(0, |prompt| prompt.template_time),

@@ -110,7 +110,8 @@ pub struct Requester {
     config: Config,
     network: Network,
     key: SecretKey,
-    sessions: BTreeMap<JobId, Session>,
+    /// Boxed, because a map moves what it holds.
+    sessions: BTreeMap<JobId, Box<Session>>,
     /// Answers that wait for a successor of their provider.
     interrupted: BTreeMap<JobId, Story>,
     takeovers: Takeovers,
@@ -194,7 +195,8 @@ impl Requester {
         // The first question only measures how long an answer takes.
         let mut rhythm = Rhythm::new(now, self.config.patience, story.hasty);
         rhythm.probe(now);
-        self.sessions.insert(job, Session { provider, order, spec, salt, story, rhythm });
+        let session = Session { provider, order, spec, salt, story, rhythm };
+        self.sessions.insert(job, Box::new(session));
         self.outputs.push_back(Output::Send { to: provider, frame: Frame::Start(Box::new(start)) });
         self.outputs.push_back(Output::Send { to: provider, frame: Frame::Probe { job } });
     }
@@ -286,7 +288,7 @@ impl Requester {
 
     /// When [`Requester::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.sessions.values().map(Session::due).min()
+        self.sessions.values().map(|session| session.due()).min()
     }
 
     /// What to do next.
@@ -300,12 +302,12 @@ impl Requester {
         let Some(session) = self.sessions.remove(&job) else { return Ok(()) };
         let acknowledgement = Acknowledgement { receipt: receipt.digest() };
         let acknowledgement = Signed::sign(&self.network, &self.key, acknowledgement).into_signed();
-        let Session { spec, salt, story, .. } = session;
+        let Session { spec, salt, story, provider, .. } = *session;
         let (input, constraint) = (spec.input.clone(), spec.constraint.clone());
         let Answer { output, activations, .. } = story.answer;
         let opening = Opening { input, salt, output, activations, constraint };
         let completion = Box::new(Completion { receipt, acknowledgement, opening });
-        self.outputs.push_back(Output::Delivered { job, provider: session.provider, completion });
+        self.outputs.push_back(Output::Delivered { job, provider, completion });
         Ok(())
     }
 
@@ -316,7 +318,7 @@ impl Requester {
             let evidence = Evidence::BrokenLease;
             self.outputs.push_back(Output::Observe { peer: session.provider, evidence });
         }
-        self.end(session, error);
+        self.end(*session, error);
     }
 
     /// We say that the provider will not deliver.
@@ -327,7 +329,7 @@ impl Requester {
         if evidence != Evidence::Vanished {
             self.outputs.push_back(Output::Send { to, frame: Frame::Cancel { job } });
         }
-        self.end(session, error);
+        self.end(*session, error);
     }
 
     /// One provider's refusal is not the mesh's: another one may try, whatever it was (a context too small, an input that
