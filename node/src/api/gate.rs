@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::Api;
+use super::a2a;
 use super::bounds::Bounds;
 use super::connections::Local;
 use super::keys::{Caller, Keys, Visit};
@@ -186,26 +187,34 @@ impl Gate {
 
     /// Keeps a request's place until the answer has left.
     async fn let_pass(&self, mut request: Request, next: Next) -> Response {
+        let path = request.uri().path().to_owned();
         let admitted = match self.admit_soon(&mut request).await {
             Ok(place) => self.whole(request).await.map(|whole| (place, whole)),
             Err(refusal) => Err(refusal),
         };
         let (mut place, (request, room)) = match admitted {
             Ok(admitted) => admitted,
-            Err(refusal) => return refusal.into_response(),
+            Err(refusal) => return refuse(&path, &refusal),
         };
-        let within = request.uri().path() == WITHIN;
         let mut response = next.run(request).instrument(place.span.log()).await;
         drop(room);
         place.span.say("http.response.status_code", i64::from(response.status().as_u16()));
-        let visit = place.visit.as_ref().filter(|_| !within);
+        let visit = place.visit.as_ref().filter(|_| path != WITHIN);
         if let Some(refusal) = visit.and_then(|visit| visit.refused()) {
-            return refusal.into_response();
+            return refuse(&path, &refusal);
         }
         if let Some(waiting) = response.extensions_mut().remove() {
             (place.visit, place._waiting) = (None, Some(waiting));
         }
         response.map(|body| Body::new(Kept { body, _place: place }))
+    }
+}
+
+/// A refusal as the clients of a path know it.
+fn refuse(path: &str, refusal: &Refusal) -> Response {
+    match a2a::refusal(path, refusal) {
+        Some(body) => refusal.told(body),
+        None => refusal.clone().into_response(),
     }
 }
 

@@ -1,10 +1,11 @@
-//! Why a request gets no further than the door, in OpenAI's shape: its clients know how to tell it, and when to come back.
+//! Why a request gets no further than the door: in OpenAI's shape, whose clients know how to tell it and when to come back,
+//! where no gateway has another one.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::Capability;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A request that is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    /// The answer, in whatever shape.
+    pub(super) fn told(&self, body: Value) -> Response {
+        let status = self.status();
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
+    /// HTTP's word for it, which is the same in all shapes.
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Expired | Self::NoToken | Self::Revoked | Self::UnknownToken => StatusCode::UNAUTHORIZED,
             Self::Capability(_) | Self::ForeignPage | Self::ForeignHost | Self::OwnerOnly => {
@@ -63,7 +79,8 @@ impl Refusal {
         }
     }
 
-    fn code(&self) -> &'static str {
+    /// A name for programs.
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Expired | Self::NoToken | Self::Revoked | Self::UnknownToken => "invalid_api_key",
             Self::Capability(_) => "capability_not_allowed",
@@ -123,17 +140,8 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        let kind = if self.status().is_server_error() { "server_error" } else { "invalid_request_error" };
         let error = json!({ "message": self.message(), "type": kind, "param": null, "code": self.code() });
-        let mut response = (status, Json(json!({ "error": error }))).into_response();
-        let headers = response.headers_mut();
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let Some(seconds) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+        self.told(json!({ "error": error }))
     }
 }

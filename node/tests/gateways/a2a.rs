@@ -341,6 +341,30 @@ async fn a_key_s_tasks_are_nobody_else_s() {
     mesh.node.stop().await.expect("an end in order");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_is_told_so_as_each_binding_tells_errors() {
+    let mesh = Mesh::up(false).await;
+    let limits = Limits { capabilities: vec!["code.review".parse().expect("a name")], ..Limits::default() };
+    let (_, token) = mesh.keys.create(clock::now(), "reviewer", limits).expect("a key");
+    for binding in BOTH {
+        let stranger = mesh.client(binding);
+        let told = |client: &Client| {
+            let response = block_in_place(|| client.request("SendMessage", &message("x", &json!({}))).send());
+            let error = response.json()["error"].take();
+            let details = &error[if binding == Binding::Rpc { "data" } else { "details" }];
+            let said = if binding == Binding::Rpc { error["code"].clone() } else { error["status"].clone() };
+            (response.status, said, details[0]["reason"].clone())
+        };
+        let said = |status: &str| if binding == Binding::Rpc { json!(-32000) } else { json!(status) };
+        assert_eq!(told(&stranger), (401, said("UNAUTHENTICATED"), json!("INVALID_API_KEY")));
+        assert_eq!(
+            told(&stranger.by(token.text())),
+            (403, said("PERMISSION_DENIED"), json!("CAPABILITY_NOT_ALLOWED"))
+        );
+    }
+    mesh.node.stop().await.expect("an end in order");
+}
+
 /// A webhook of a task.
 fn webhook(task: &Value, url: &str) -> Value {
     json!({ "taskId": task["id"], "id": "h", "url": url, "token": "secret",

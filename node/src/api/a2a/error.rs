@@ -6,7 +6,9 @@ use axum::response::{IntoResponse, Response};
 use protocol::JobError;
 use serde_json::{Map, Value, json};
 
+use super::RPC;
 use crate::api::openai;
+use crate::api::refusal::Refusal;
 
 /// Seconds after which an overloaded peer may have room.
 const SOON: u16 = 1;
@@ -92,10 +94,47 @@ impl Error {
 
     fn info(&self) -> Value {
         let (.., reason) = self.kind.told();
-        json!({
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason,
-            "domain": "a2a-protocol.org", "metadata": self.metadata,
-        })
+        info(reason, "a2a-protocol.org", &self.metadata)
+    }
+}
+
+fn info(reason: &str, domain: &str, metadata: &Map<String, Value>) -> Value {
+    json!({
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason, "domain": domain, "metadata": metadata,
+    })
+}
+
+/// JSON-RPC's number for what is no fault of a call: HTTP's status says what it is.
+const REFUSED: i32 = -32000;
+
+/// The body of a refusal at the door, as the binding at `path` tells errors; `None` if that is no path of A2A's. The call in it has
+/// not been read, so it is answered without its name.
+pub(in crate::api) fn refusal(path: &str, refusal: &Refusal) -> Option<Value> {
+    let (status, message) = (refusal.status(), refusal.message());
+    let details = [info(&refusal.code().to_uppercase(), "llamesh", &Map::new())];
+    let rest = path.strip_prefix(RPC)?;
+    match rest.bytes().next() {
+        None => Some(json!({
+            "jsonrpc": "2.0", "id": null,
+            "error": { "code": REFUSED, "message": message, "data": details },
+        })),
+        Some(b'/') => Some(json!({ "error": {
+            "code": status.as_u16(), "status": name(status), "message": message, "details": details,
+        } })),
+        Some(_) => None,
+    }
+}
+
+/// gRPC's word for HTTP's.
+const fn name(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
+        StatusCode::FORBIDDEN => "PERMISSION_DENIED",
+        StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
+        StatusCode::REQUEST_TIMEOUT => "DEADLINE_EXCEEDED",
+        StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
+        _ => "INVALID_ARGUMENT",
     }
 }
 

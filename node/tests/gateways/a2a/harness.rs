@@ -156,7 +156,7 @@ impl Client {
         Events { binding: self.binding, lines: BufReader::new(stream) }
     }
 
-    fn request(&self, method: &str, params: &Value) -> Request {
+    pub(crate) fn request(&self, method: &str, params: &Value) -> Request {
         let request = match self.binding {
             Binding::Rpc => {
                 let call = json!({ "jsonrpc": "2.0", "id": "7", "method": method, "params": params });
