@@ -1,8 +1,8 @@
 //! What the market costs: `cargo bench -p llamesh-protocol --bench market -- [jobs|waiting]`.
 //!
-//! `jobs` is the machines' own work for whole jobs, two peers in one thread and no wire between them; what they cost without
-//! their signatures is measured by the same bench where there are none, in `benches/unsigned`. `waiting` is the time from
-//! found providers to an order, in virtual time, with fifty bidders at different distances.
+//! `jobs` is the machines' own work for whole jobs, two peers in one thread and no wire between them. Built in
+//! `benches/unsigned`, with an ed25519 that believes everybody, it says what is left without signatures. `waiting` is the
+//! time from found providers to an order, in virtual time, with fifty bidders at different distances.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -48,7 +48,7 @@ fn offer(completion: u64) -> AgentOffer {
         kinds: vec![JobKind::Generate],
         model: Some(ModelOffer {
             name: "tiny".into(),
-            digest: crypto::Digest::of_content(b"tiny"),
+            digest: Digest::of_content(b"tiny"),
             manifest: false,
             engine: "exact-1".into(),
             context: 2048,
@@ -93,7 +93,7 @@ const AT_ONCE: u64 = 16;
 const MAX_TOKENS: u32 = 64;
 /// and those of an answer.
 const TOKENS: u32 = 8;
-/// Measurements, each short enough that whatever else the machine does meets all of its parts alike.
+/// Measurements, each short enough that some are left alone by whatever else the machine does.
 const ROUNDS: u64 = 200;
 
 /// A requester and a provider, joined by nothing but a queue.
@@ -204,8 +204,8 @@ fn forgeries_pass() -> bool {
     let network = Network::default();
     let said = Signed::sign(&network, &key(1), Acknowledgement { receipt: Digest::of_content(b"one") });
     let other = Acknowledgement { receipt: Digest::of_content(b"another") }.encode();
-    let forged = Signed::from_parts(said.signer(), other, *said.signed().signature());
-    Signed::<Acknowledgement>::verify(forged, &network).is_ok()
+    let forged = Signed::<Acknowledgement>::from_parts(said.signer(), other, *said.signed().signature());
+    forged.verify(&network).is_ok()
 }
 
 // --- Waiting for bids.

@@ -53,7 +53,7 @@ use super::refusal::Refusal;
 use crate::clock;
 use crate::handle::NodeHandle;
 use card::Shelf;
-pub(in crate::api) use error::refusal;
+pub(in crate::api) use error::{CallId, told_at};
 use error::{Error, Kind};
 use follow::Follower;
 use push::Post;
@@ -64,8 +64,6 @@ use store::Store;
 const VERSION: &str = "1.0";
 /// Under which name messages say what they want of the mesh, and artifacts what answers for them.
 pub const EXTENSION: &str = "urn:llamesh:job:1";
-/// Where JSON-RPC is spoken; HTTP+JSON is beneath it.
-const RPC: &str = "/a2a";
 /// What HTTP+JSON calls its bodies.
 const MEDIA: &str = "application/a2a+json";
 
@@ -80,7 +78,7 @@ pub fn router(private_webhooks: bool) -> Router {
     Router::new()
         .route("/.well-known/agent-card.json", get(card::card))
         .route("/.well-known/jwks.json", get(card::keys))
-        .route(RPC, post(rpc::answer))
+        .route("/a2a", post(rpc::answer))
         .merge(rest::router())
         .method_not_allowed_fallback(|| async {
             Error::new(Kind::MethodNotFound, "this path does not know that method; see the header `allow`")

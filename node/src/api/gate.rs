@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::Api;
-use super::a2a;
+use super::a2a::{self, CallId};
 use super::bounds::Bounds;
 use super::connections::Local;
 use super::keys::{Caller, Keys, Visit};
@@ -187,21 +187,22 @@ impl Gate {
 
     /// Keeps a request's place until the answer has left.
     async fn let_pass(&self, mut request: Request, next: Next) -> Response {
-        let path = request.uri().path().to_owned();
+        let uri = request.uri().clone();
         let admitted = match self.admit_soon(&mut request).await {
             Ok(place) => self.whole(request).await.map(|whole| (place, whole)),
             Err(refusal) => Err(refusal),
         };
         let (mut place, (request, room)) = match admitted {
             Ok(admitted) => admitted,
-            Err(refusal) => return refuse(&path, &refusal),
+            Err(refusal) => return refuse(uri.path(), &CallId::default(), refusal),
         };
         let mut response = next.run(request).instrument(place.span.log()).await;
         drop(room);
         place.span.say("http.response.status_code", i64::from(response.status().as_u16()));
-        let visit = place.visit.as_ref().filter(|_| path != WITHIN);
+        let visit = place.visit.as_ref().filter(|_| uri.path() != WITHIN);
         if let Some(refusal) = visit.and_then(|visit| visit.refused()) {
-            return refuse(&path, &refusal);
+            let call = response.extensions_mut().remove().unwrap_or_default();
+            return refuse(uri.path(), &call, refusal);
         }
         if let Some(waiting) = response.extensions_mut().remove() {
             (place.visit, place._waiting) = (None, Some(waiting));
@@ -211,10 +212,10 @@ impl Gate {
 }
 
 /// A refusal as the clients of a path know it.
-fn refuse(path: &str, refusal: &Refusal) -> Response {
-    match a2a::refusal(path, refusal) {
+fn refuse(path: &str, call: &CallId, refusal: Refusal) -> Response {
+    match a2a::told_at(path, call, &refusal) {
         Some(body) => refusal.told(body),
-        None => refusal.clone().into_response(),
+        None => refusal.into_response(),
     }
 }
 

@@ -349,19 +349,25 @@ async fn who_may_not_is_told_so_as_each_binding_tells_errors() {
     for binding in BOTH {
         let stranger = mesh.client(binding);
         let told = |client: &Client| {
-            let response = block_in_place(|| client.request("SendMessage", &message("x", &json!({}))).send());
-            let error = response.json()["error"].take();
-            let details = &error[if binding == Binding::Rpc { "data" } else { "details" }];
-            let said = if binding == Binding::Rpc { error["code"].clone() } else { error["status"].clone() };
-            (response.status, said, details[0]["reason"].clone())
+            let response = send(client.request("SendMessage", &message("x", &json!({}))));
+            let (body, details) = match binding {
+                Binding::Rest => (response.json(), "details"),
+                Binding::Rpc => (response.json(), "data"),
+            };
+            let (id, code) = (body["id"].clone(), body["error"]["code"].clone());
+            (response.status, id, code, body["error"][details][0]["reason"].clone())
         };
-        let said = |status: &str| if binding == Binding::Rpc { json!(-32000) } else { json!(status) };
-        assert_eq!(told(&stranger), (401, said("UNAUTHENTICATED"), json!("INVALID_API_KEY")));
-        assert_eq!(
-            told(&stranger.by(token.text())),
-            (403, said("PERMISSION_DENIED"), json!("CAPABILITY_NOT_ALLOWED"))
-        );
+        let (read, code) = match binding {
+            Binding::Rest => (Value::Null, [json!(401), json!(403)]),
+            Binding::Rpc => (json!("7"), [json!(-32000), json!(-32000)]),
+        };
+        let [unknown, forbidden] = code;
+        assert_eq!(told(&stranger), (401, Value::Null, unknown, json!("INVALID_API_KEY")), "unread");
+        let known = stranger.by(token.text());
+        assert_eq!(told(&known), (403, read, forbidden, json!("CAPABILITY_NOT_ALLOWED")));
     }
+    let nowhere = Request::get(&mesh.url, "/a2a/nowhere").by(token.text()).with("a2a-version", "1.0");
+    assert_eq!(send(nowhere).json()["error"]["details"][0]["reason"], "METHOD_NOT_FOUND");
     mesh.node.stop().await.expect("an end in order");
 }
 

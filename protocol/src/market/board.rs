@@ -82,7 +82,7 @@ impl Board {
         let asked =
             Asked { requester, job, kind, capability, ceiling, input_len, max_tokens, announced, at: now };
         // Gossip and asks may repeat; the latest says it all.
-        keep(&mut self.asked, asked, |other| (other.job, other.requester) == (job, requester));
+        keep(&mut self.asked, asked, |o| (o.job, o.requester) == (job, requester));
     }
 
     /// A bid was made or taken.
@@ -104,7 +104,8 @@ impl Board {
     }
 }
 
-/// Puts an entry in the place of the one that says the same, or else of the oldest.
+/// Adds an entry as the latest. The one that says the same goes, or else the oldest where there is no room. `same` looks at the
+/// job first, and the search begins at the end: nearly all differ in it, and what is repeated is late.
 fn keep<T>(ring: &mut VecDeque<T>, entry: T, same: impl Fn(&T) -> bool) {
     if let Some(at) = ring.iter().rposition(same) {
         ring.remove(at);

@@ -42,6 +42,13 @@ fn what_is_repeated_is_shown_once_and_the_memory_is_bounded() {
     }
     let board = world.peer(peer(2)).board();
     assert_eq!((board.asked().count(), board.offered().count()), (1, 1));
+    for (from, job) in [(1, 1), (3, 0), (1, 0)] {
+        world.request(peer(2), peer(from), Request::Ask(numbered(job)));
+    }
+    let asked = world.peer(peer(2)).board().asked();
+    let asked: Vec<_> = asked.map(|asked| (asked.requester, asked.job)).collect();
+    let expected = [(1, 1), (3, 0), (1, 0)].map(|(from, job)| (peer(from), numbered(job).job));
+    assert_eq!(asked, expected, "another requester's is another one, and what is repeated is the latest");
     for job in 1..=200 {
         world.elapse(5_000);
         world.request(peer(2), peer(1), Request::Ask(Ask { deadline: world.now.after(1), ..numbered(job) }));
@@ -49,6 +56,10 @@ fn what_is_repeated_is_shown_once_and_the_memory_is_bounded() {
     let board = world.peer(peer(2)).board();
     assert_eq!((board.asked().count(), board.offered().count()), (MAX_ENTRIES, MAX_ENTRIES));
     assert_eq!(board.asked().last().unwrap().job, numbered(200).job, "the latest are kept");
+    let oldest = board.asked().next().unwrap().job;
+    world.request(peer(2), peer(1), Request::Ask(numbered(200)));
+    let board = world.peer(peer(2)).board();
+    assert_eq!((board.asked().count(), board.asked().next().unwrap().job), (MAX_ENTRIES, oldest));
 }
 
 #[test]

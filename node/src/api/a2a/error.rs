@@ -6,7 +6,6 @@ use axum::response::{IntoResponse, Response};
 use protocol::JobError;
 use serde_json::{Map, Value, json};
 
-use super::RPC;
 use crate::api::openai;
 use crate::api::refusal::Refusal;
 
@@ -105,29 +104,31 @@ fn info(reason: &str, domain: &str, metadata: &Map<String, Value>) -> Value {
     })
 }
 
-/// JSON-RPC's number for what is no fault of a call: HTTP's status says what it is.
+/// JSON-RPC's number for a refusal, for which A2A has none; HTTP's status says which.
 const REFUSED: i32 = -32000;
 
-/// The body of a refusal at the door, as the binding at `path` tells errors; `None` if that is no path of A2A's. The call in it has
-/// not been read, so it is answered without its name.
-pub(in crate::api) fn refusal(path: &str, refusal: &Refusal) -> Option<Value> {
+/// The name of a JSON-RPC call, among the extensions of its answer; null where it could not be read.
+#[derive(Clone, Debug, Default)]
+pub(in crate::api) struct CallId(pub(in crate::api) Value);
+
+/// The body of the gate's refusal, as the binding at `path` tells errors; `None` if that is no path of A2A's.
+pub(in crate::api) fn told_at(path: &str, CallId(id): &CallId, refusal: &Refusal) -> Option<Value> {
     let (status, message) = (refusal.status(), refusal.message());
     let details = [info(&refusal.code().to_uppercase(), "llamesh", &Map::new())];
-    let rest = path.strip_prefix(RPC)?;
-    match rest.bytes().next() {
+    match path.strip_prefix("/a2a")?.bytes().next() {
         None => Some(json!({
-            "jsonrpc": "2.0", "id": null,
+            "jsonrpc": "2.0", "id": id,
             "error": { "code": REFUSED, "message": message, "data": details },
         })),
         Some(b'/') => Some(json!({ "error": {
-            "code": status.as_u16(), "status": name(status), "message": message, "details": details,
+            "code": status.as_u16(), "status": grpc(status), "message": message, "details": details,
         } })),
         Some(_) => None,
     }
 }
 
 /// gRPC's word for HTTP's.
-const fn name(status: StatusCode) -> &'static str {
+fn grpc(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
         StatusCode::FORBIDDEN => "PERMISSION_DENIED",
@@ -172,6 +173,36 @@ impl From<openai::Error> for Error {
         match error.param() {
             Some(param) => told.with("field", param),
             None => told,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_as_the_path_s_binding_tells_errors() {
+        let words = [
+            (Refusal::BodyTooLarge, "INVALID_ARGUMENT", "REQUEST_TOO_LARGE"),
+            (Refusal::BodyTooSlow, "DEADLINE_EXCEEDED", "REQUEST_TIMEOUT"),
+            (Refusal::Concurrent, "RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"),
+            (Refusal::NoToken, "UNAUTHENTICATED", "INVALID_API_KEY"),
+            (Refusal::OwnerOnly, "PERMISSION_DENIED", "OWNER_ONLY"),
+            (Refusal::Overloaded, "UNAVAILABLE", "OVERLOADED"),
+        ];
+        for (refusal, status, reason) in words {
+            let told = |path| told_at(path, &CallId("7".into()), &refusal);
+            let details = json!([{
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": reason, "domain": "llamesh", "metadata": {},
+            }]);
+            let (code, message) = (refusal.status().as_u16(), refusal.message());
+            let error = json!({ "code": code, "status": status, "message": message.clone(), "details": details.clone() });
+            assert_eq!(told("/a2a/tasks"), Some(json!({ "error": error })));
+            let error = json!({ "code": REFUSED, "message": message, "data": details });
+            assert_eq!(told("/a2a"), Some(json!({ "jsonrpc": "2.0", "id": "7", "error": error })));
+            assert_eq!((told("/a2ax"), told("/v1/models")), (None, None));
         }
     }
 }

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Query, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,6 +25,7 @@ pub(super) fn router() -> Router {
         .route("/a2a/tasks/{task}/pushNotificationConfigs", get(webhooks).post(create_webhook))
         .route("/a2a/tasks/{task}/pushNotificationConfigs/{id}", get(webhook).delete(delete_webhook))
         .route("/a2a/extendedAgentCard", get(extended_card))
+        .route("/a2a/{*path}", any(nowhere))
 }
 
 /// A request in the version that is spoken here, with whatever body.
@@ -126,6 +127,10 @@ async fn act(desk: Desk, Path(task): Path<String>, _: Spoken) -> Result<Response
 fn subscribe(desk: &Desk, id: &str) -> Result<Response, Error> {
     let follower = desk.subscribe(&Named { id: id.to_owned(), ..Named::default() })?;
     Ok(stream(follower, |event| event))
+}
+
+async fn nowhere() -> Error {
+    Error::new(Kind::MethodNotFound, "there is no such path in A2A 1.0; /a2a/message:send is one")
 }
 
 fn unknown(verb: &str) -> Error {

@@ -1,13 +1,14 @@
-//! JSON-RPC: one path, methods by name (A2A §9). What goes wrong is told in the body, with a status of 200.
+//! JSON-RPC: one path, methods by name (A2A §9). What goes wrong is told in the body, with a status of 200, but for the
+//! gate's refusals.
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::error::{Error, Kind};
+use super::error::{CallId, Error, Kind};
 use super::follow::Follower;
 use super::{Desk, check_version, rest, stream};
 
@@ -24,11 +25,13 @@ pub(super) async fn answer(desk: Desk, headers: HeaderMap, body: Bytes) -> Respo
         Ok(request) => desk.call(&request.method, request.params).await,
         Err(error) => Err(error),
     };
-    match answered {
+    let named = Extension(CallId(id.clone()));
+    let response = match answered {
         Ok(Answer::Value(result)) => Json(wrapped(&id, result)).into_response(),
         Ok(Answer::Events(follower)) => stream(follower, move |event| wrapped(&id, event)),
         Err(error) => refusal(&id, &error),
-    }
+    };
+    (named, response).into_response()
 }
 
 /// A call.

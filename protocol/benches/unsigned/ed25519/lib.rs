@@ -11,7 +11,6 @@ impl Signature {
         Self(*bytes)
     }
 
-    /// The bytes.
     pub fn to_bytes(self) -> [u8; 64] {
         self.0
     }
@@ -37,12 +36,10 @@ impl SigningKey {
         Self(*seed)
     }
 
-    /// The bytes.
     pub fn to_bytes(&self) -> [u8; 32] {
         self.0
     }
 
-    /// The bytes.
     pub fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey(self.0)
     }
@@ -69,12 +66,10 @@ impl VerifyingKey {
         Ok(Self(*bytes))
     }
 
-    /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The bytes.
     pub fn to_bytes(&self) -> [u8; 32] {
         self.0
     }
