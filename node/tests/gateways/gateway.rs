@@ -72,6 +72,13 @@ async fn forms_reach_the_agent_as_they_were_written() {
     let schema = json!({ "name": "n", "strict": true, "schema": { "type": "array" } });
     assert_eq!(format(json!({ "type": "json_schema", "json_schema": schema })), r#"{"type":"array"}"#);
     assert_eq!(format(json!({ "type": "text" })), "x 0");
+    // Who is told that an answer was cut throws it away, so one that the limit closed is not called cut.
+    let finish = |body: Value| {
+        let reply = gateway.chat("x", &with(json!({ "max_tokens": 1 }), &body)).json();
+        text(&reply["choices"][0]["finish_reason"])
+    };
+    assert_eq!(finish(json!({ "response_format": { "type": "json_object" } })), "stop");
+    assert_eq!(finish(json!({})), "length");
     for wrong in [json!({ "type": "json_schema" }), json!({ "type": "xml" })] {
         assert_eq!(gateway.chat("x", &json!({ "response_format": wrong })).status, 400);
     }

@@ -63,7 +63,8 @@ impl Oracle {
         if words[0] == "busy" {
             return Err(JobError::Busy { retry_after_ms: 1500 });
         }
-        for (id, text) in (0..).zip(&words).take(job.order.sampling.max_tokens as usize) {
+        let most = job.order.sampling.max_tokens as usize;
+        for (id, text) in (0..).zip(&words).take(most) {
             let logprobs = job.order.sampling.logprobs.map(|top| likelihood(id, top));
             context.token_with(Token { id: Some(id), text: text.clone() }, None, logprobs).await;
         }
@@ -71,7 +72,7 @@ impl Oracle {
             let _waiting = Counted::by(&self.waiting);
             std::future::pending::<()>().await;
         }
-        Ok(Finish::EndOfText)
+        Ok(if words.len() < most { Finish::EndOfText } else { Finish::Length })
     }
 }
 

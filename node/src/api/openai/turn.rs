@@ -1,7 +1,8 @@
 //! A conversation goes on: what a chat and a response have in common, in the mesh's words.
 
 use inference::{ToolCall, tools};
-use protocol::{ChatMessage, JobKind, ToolChoice};
+use protocol::{ChatMessage, Constraint, Finish, JobKind, ToolChoice};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::course::{Course, Told};
@@ -105,9 +106,19 @@ impl Said {
         let (text, calls) = if most == 0 { (text, Vec::new()) } else { tools::parse(&text) };
         let named = |(index, call)| Called { id: format!("call_{}_{index}", receipt.job), call };
         let calls: Vec<_> = calls.into_iter().take(most).enumerate().map(named).collect();
-        let finish = if calls.is_empty() { reason(receipt.finish) } else { "tool_calls" };
+        let finish = match receipt.finish {
+            _ if !calls.is_empty() => "tool_calls",
+            Finish::Length if is_whole(&text, told.completion.opening.constraint.as_ref()) => "stop",
+            finish => reason(finish),
+        };
         Self { text, calls, finish }
     }
+}
+
+/// Whether an answer is all of what was wanted, although its last token was the last that it could have: documents are closed within
+/// the limit, and a client that is told that one was cut throws it away.
+fn is_whole(text: &str, constraint: Option<&Constraint>) -> bool {
+    matches!(constraint, Some(Constraint::JsonSchema(_))) && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 impl Called {
