@@ -2,8 +2,8 @@
 //!
 //! One ed25519 key is everything a peer is: its transport identity, its `did:key`, the author of its jobs and
 //! of its receipts. This crate turns bytes into claims that somebody can be held to, and it is pure: no IO, no
-//! clock, no entropy. Keys come in as bytes; where they rest is the concern of `node`. What it remembers (of keys, the points; of domains, their keys)
-//! saves time and changes no answer.
+//! clock, no entropy. Keys come in as bytes; where they rest is the concern of `node`. What it remembers (of keys,
+//! the points; of domains, their keys) saves time and changes no answer.
 //!
 //! | module | question it answers |
 //! |---|---|

@@ -116,9 +116,11 @@ impl Said {
 }
 
 /// Whether an answer is all of what was wanted, although its last token was the last that it could have: documents are closed within
-/// the limit, and a client that is told that one was cut throws it away.
+/// the limit, and a client that is told that one was cut throws it away. A bare number does not say where it ends.
 fn is_whole(text: &str, constraint: Option<&Constraint>) -> bool {
-    matches!(constraint, Some(Constraint::JsonSchema(_))) && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    matches!(constraint, Some(Constraint::JsonSchema(_)))
+        && text.trim_end().ends_with(['}', ']', '"'])
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 impl Called {
@@ -126,5 +128,19 @@ impl Called {
     pub(super) fn value(&self) -> Value {
         let function = json!({ "name": self.call.name, "arguments": self.call.arguments });
         json!({ "id": self.id, "type": "function", "function": function })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_whole_and_a_number_that_may_be_cut_is_not() {
+        let schema = Constraint::JsonSchema("{}".to_owned());
+        let whole = |text| is_whole(text, Some(&schema));
+        assert!(["{\"a\":1}", "[1]\n", "\"a\""].into_iter().all(whole));
+        assert!(!["{\"a\":1", "12", "\"a", "a\"", ""].into_iter().any(whole));
+        assert!(!is_whole("{}", None), "nothing was wanted of it");
     }
 }
