@@ -1,28 +1,20 @@
-//! OpenAI's endpoint under load, and what it costs over the control API.
+//! OpenAI's endpoint under load.
 //!
 //! The load: 500 streams of 100 tokens, each at the 20 tokens per second at which people read, arriving evenly within
 //! five seconds, so that nearly all of them run at once. The peer is a process of its own; its clients are here. Time to
 //! the first byte is the time to the first piece of the answer's body. Waves follow each other, so that memory that is
 //! not given back shows as growth from one to the next.
-//!
-//! The cost: the same short job by `/control/jobs` and by `/v1/chat/completions`, in turn.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
-use node::agents::Agents;
-use node::agents::echo::Echo;
-use node::request::JobRequest;
-use protocol::{Capability, Price};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::pair::{Course, Pair};
-use crate::plain::{LocalApi, client};
+use crate::plain::client;
 use crate::process::{Failed, Peer};
-use crate::stats::{Series, micros, quantile};
+use crate::stats::quantile;
 
 /// Streams of a wave.
 const STREAMS: u32 = 500;
@@ -34,12 +26,6 @@ const ARRIVALS: Duration = Duration::from_secs(5);
 const WAVES: usize = 7;
 /// Of which one requester gets half: the peer itself is one.
 const SLOTS: &str = "1024";
-/// Rounds of the comparison.
-const ROUNDS: usize = 20;
-/// Jobs by each way in a round.
-const EACH: usize = 20;
-/// Before everything that is timed, as in `overhead`.
-const PAUSE: Duration = Duration::from_millis(3);
 
 /// Measures and reports.
 pub(crate) async fn run(as_json: bool) -> Result<(), Failed> {
@@ -51,16 +37,13 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failed> {
         load.memory.push(peer.resident_mib()?);
     }
     drop(peer);
-    let added = added().await?;
     let [first, first99] = [0.5, 0.99].map(|share| quantile(load.first_byte.clone(), share));
     let [token, token99] = [0.5, 0.99].map(|share| quantile(load.first_token.clone(), share));
-    let [control, gateway] = [&added.0, &added.1].map(|series| series.quantile(0.5));
     if as_json {
         println!(
             "{}",
             json!({ "bench": "gateway", "streams": STREAMS, "errors": load.errors, "first_byte_ms": [first, first99],
-                "first_token_ms": [token, token99], "memory_mib": load.memory,
-                "control_us": control, "gateway_us": gateway, "added_us": added.2.quantile(0.5) })
+                "first_token_ms": [token, token99], "memory_mib": load.memory })
         );
         return Ok(());
     }
@@ -68,8 +51,6 @@ pub(crate) async fn run(as_json: bool) -> Result<(), Failed> {
     println!("first byte   p50 {first:>7.1} ms  p99 {first99:>7.1} ms");
     println!("first token  p50 {token:>7.1} ms  p99 {token99:>7.1} ms");
     println!("resident before, and after each wave: {:.1?} MiB", load.memory);
-    println!("one job to its first token: control API {control:.0} us, gateway {gateway:.0} us");
-    println!("the gateway adds {:.0} us (median of rounds)", added.2.quantile(0.5));
     Ok(())
 }
 
@@ -111,15 +92,16 @@ impl Load {
     }
 }
 
-fn body(prompt: &str, tokens: usize) -> Value {
-    json!({ "model": "auto", "messages": [{ "role": "user", "content": prompt }], "stream": true,
+/// A chat that an echo answers with so many tokens.
+pub(crate) fn chat(tokens: usize) -> Value {
+    json!({ "model": "auto", "messages": [{ "role": "user", "content": "word " }], "stream": true,
             "max_tokens": tokens })
 }
 
 /// One stream to its end: when its first byte came, and when its first token.
 async fn stream(client: &reqwest::Client, url: &str) -> Result<(Duration, Duration), Failed> {
     let begin = Instant::now();
-    let response = client.post(url).json(&body("word ", TOKENS)).send().await?;
+    let response = client.post(url).json(&chat(TOKENS)).send().await?;
     if !response.status().is_success() {
         return Err(response.text().await?.into());
     }
@@ -144,50 +126,6 @@ async fn stream(client: &reqwest::Client, url: &str) -> Result<(Duration, Durati
 }
 
 /// Whether an event brings text. Looked for rather than parsed: what is measured is the server.
-fn says(event: &str) -> bool {
+pub(crate) fn says(event: &str) -> bool {
     event.contains("\"content\":\"word")
-}
-
-/// Microseconds to the first token by the control API, by the gateway, and what lies between their medians, by round.
-async fn added() -> Result<(Series, Series, Series), Failed> {
-    let mut agents = Agents::default();
-    agents.host(Arc::new(Echo::new(Capability::text_generation(), Price::default(), Some(0))));
-    let pair = Pair::meet(agents).await?;
-    let api = LocalApi::start(pair.asker().clone(), pair.receipts()).await?;
-    let (client, url) = (client()?, format!("{}/v1/chat/completions", api.base));
-    let (mut control, mut gateway, mut between) = (Series::default(), Series::default(), Series::default());
-    let request =
-        JobRequest { prompt: Some("word ".to_owned()), max_tokens: Some(16), ..JobRequest::default() };
-    // Round 0 opens connections, finds the provider and is forgotten.
-    for round in 0..=ROUNDS {
-        let (mut by_control, mut by_gateway) = (Vec::new(), Vec::new());
-        for _ in 0..EACH {
-            tokio::time::sleep(PAUSE).await;
-            by_control.push(micros(api.job(&request).await?.stations()[1]));
-            tokio::time::sleep(PAUSE).await;
-            by_gateway.push(micros(chat(&client, &url).await?.stations()[1]));
-        }
-        if round > 0 {
-            between.add(quantile(by_gateway.clone(), 0.5) - quantile(by_control.clone(), 0.5));
-            by_control.into_iter().for_each(|time| control.add(time));
-            by_gateway.into_iter().for_each(|time| gateway.add(time));
-        }
-    }
-    pair.part().await?;
-    Ok((control, gateway, between))
-}
-
-/// The same short job by the gateway.
-async fn chat(client: &reqwest::Client, url: &str) -> Result<Course, Failed> {
-    let (begin, mut course) = (Instant::now(), Course::default());
-    let response = client.post(url).json(&body("word ", 16)).send().await?;
-    let mut events = response.bytes_stream().eventsource();
-    while let Some(event) = events.next().await {
-        let data = event?.data;
-        if says(&data) {
-            course.token(begin);
-        }
-        course.done = begin.elapsed();
-    }
-    Ok(course)
 }

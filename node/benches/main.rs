@@ -1,4 +1,4 @@
-//! What the mesh costs, and what it gives. Seven measurements in one program, each a table, or one JSON line with `--json`:
+//! What the mesh costs, and what it gives. Eight measurements in one program, each a table, or one JSON line with `--json`:
 //!
 //! | name | what |
 //! |---|---|
@@ -6,15 +6,17 @@
 //! | `demo` | a real model through the mesh beside the model alone; the demo as a newcomer runs it |
 //! | `idle` | memory of a peer without a model |
 //! | `failover` | a provider killed at some token of its answer: the same answer, and the reader's wait |
-//! | `gateway` | 500 streams at once through OpenAI's endpoint; what it adds to the same job by the control API |
+//! | `gateway` | 500 streams at once through OpenAI's endpoint |
+//! | `added` | what OpenAI's endpoint adds to the same job by the control API |
 //! | `observe` | jobs per second with traces and without; a scrape of the metrics |
 //! | `plan` | 64 independent jobs of a plan on four peers, beside one peer |
 //!
-//! `cargo bench -p llamesh-node --bench mesh -- [overhead|demo|idle|failover|gateway|observe|plan …] [--json]`; without a name all of them run.
+//! `cargo bench -p llamesh-node --bench mesh -- [overhead|demo|idle|failover|gateway|added|observe|plan …] [--json]`; without a name all of them run.
 //! `BENCHMARKS.md` holds the numbers and how they came about.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its result")]
 
+mod added;
 mod demo_rate;
 mod failover;
 mod gateway;
@@ -51,6 +53,9 @@ async fn main() -> Result<(), Failed> {
     }
     if wanted("gateway") {
         gateway::run(json).await?;
+    }
+    if wanted("added") {
+        added::run(json).await?;
     }
     if wanted("observe") {
         observe::run(json).await?;
