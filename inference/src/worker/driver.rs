@@ -225,6 +225,10 @@ impl Driver {
             seat.job.reading_mut().adopt(sequence, length);
             self.tally.reused += length as u64;
         }
+        if seat.job.needs() == 0 {
+            // Nothing is to be read, so no pass will come by: of one token there is nothing to score.
+            seat.advance(Ok(Vec::new()));
+        }
         let (needs, holds) = (seat.job.needs(), seat.job.reading().done());
         self.schedule.needs(number, needs, holds);
     }

@@ -5,10 +5,12 @@ mod serving;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError, sync_channel};
 
 use super::*;
+use crate::constraint::Constraint;
 use crate::engine::{ForwardError, Position, Request, Sequence};
 use crate::model::Description;
 use crate::replay::Claim;
 use crate::sample::Sampling;
+use crate::scoring::Text;
 use crate::tiny::write_tiny;
 
 fn tiny() -> Arc<dyn Engine> {
@@ -113,6 +115,20 @@ fn a_replay_is_a_job_too() {
     let events: Vec<_> =
         submit(&worker, worker.engine().replay(&claim).unwrap(), 64).unwrap().into_iter().collect();
     assert!(matches!(events.last(), Some(Event::Replayed(replay)) if replay.of == 2));
+}
+
+#[test]
+fn a_job_for_which_nothing_is_read_is_over_at_once() {
+    let worker = start(tiny(), 1, 1);
+    let all = |job: Job| submit(&worker, job, 64).unwrap().into_iter().collect::<Vec<_>>();
+    let score = worker.engine().score(&Text { tokens: vec![7], top: 0 }).unwrap();
+    assert!(
+        matches!(all(score.into()).as_slice(), [Event::Started, Event::Scored(found)] if found.is_empty())
+    );
+    let nothing = Some(Constraint::Regex("a{0}".to_owned()));
+    let request = Request { constraint: nothing, ..Request::new(vec![60; 4], Sampling::default()) };
+    let answer = all(worker.engine().generate(&request).unwrap().into());
+    assert!(matches!(answer.last(), Some(Event::Step(Step::Finished { .. }))), "{answer:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bodies of the local API: jobs as the command line writes them, and requests of OpenAI's clients.
+//! Bodies of the local API: jobs as the command line writes them, and requests of OpenAI's clients. The first line is the path.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,8 +7,13 @@ use node::request::JobRequest;
 use protocol::Timestamp;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(request) = serde_json::from_slice::<JobRequest>(bytes) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let (path, body) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let path = String::from_utf8_lossy(path);
+    if path == "/control/jobs"
+        && let Ok(request) = serde_json::from_slice::<JobRequest>(body)
+    {
         let _ = request.spec(Timestamp(1), None);
     }
-    let _ = openai::reads(bytes);
+    let _ = openai::reads(&path, body);
 });

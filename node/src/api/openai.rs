@@ -51,13 +51,16 @@ mod turn;
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use crypto::Digest;
 use protocol::JobSpec;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Api;
@@ -67,6 +70,7 @@ use super::refusal::Refusal;
 use crate::clock;
 use crate::handle::NodeHandle;
 use crate::request::JobRequest;
+use body::Body;
 pub use error::Error;
 use memory::Memory;
 use options::Options;
@@ -127,10 +131,31 @@ impl Sight {
     }
 }
 
-/// Whether a body is a request of a chat, or of a completion; for whoever tries all bodies.
-pub fn reads(body: &[u8]) -> [bool; 2] {
-    let chat = serde_json::from_slice::<chat::ChatRequest>(body).is_ok();
-    [chat, serde_json::from_slice::<completions::CompletionRequest>(body).is_ok()]
+/// Whether a body is a request of this path, as far as that can be told without a mesh, whose models it may name; for whoever
+/// tries all bodies.
+pub fn reads(path: &str, body: &[u8]) -> bool {
+    match path {
+        "/v1/chat/completions" => job(body, chat::ChatRequest::job).is_ok(),
+        "/v1/completions" => job(body, completions::CompletionRequest::job).is_ok(),
+        "/v1/embeddings" => job(body, embeddings::EmbeddingRequest::job).is_ok(),
+        "/v1/responses" => job(body, responses::ResponseRequest::job).is_ok(),
+        "/tokenize" => read::<tokens::TokenizeRequest>(body).is_ok(),
+        "/detokenize" => read::<tokens::DetokenizeRequest>(body).is_ok(),
+        _ => false,
+    }
+}
+
+fn job<T: DeserializeOwned>(
+    body: &[u8],
+    of: impl Fn(&T) -> Result<JobRequest, Error>,
+) -> Result<JobSpec, Error> {
+    let Body { request, options, .. } = read(body)?;
+    let named = Some(Digest::from_bytes([0; Digest::LEN]));
+    Ok(options.on(of(&request)?).spec(clock::now(), named)?)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Body<T>, Error> {
+    Body::read(&HeaderMap::new(), Bytes::copy_from_slice(body))
 }
 
 /// What requests of both kinds say of how to choose tokens.

@@ -50,6 +50,10 @@ fn a_text_is_scored_and_the_scores_are_computed_again() {
     assert!(numbers.len() > 3 && numbers[0].is_null(), "{reply}");
     assert!(numbers[1..].iter().all(|number| number.as_f64().is_some_and(|number| number < 0.0)), "{reply}");
     assert!(text(&reply["choices"][0]["text"]).starts_with("an otter"), "{reply}");
+    // One token has nothing before it, so there is nothing to read and no number; it is a score all the same.
+    let body = json!({ "model": "auto", "prompt": "a", "max_tokens": 0, "echo": true, "logprobs": 1 });
+    let reply = Request::post(&requester.api(), "/v1/completions", &body).send().json();
+    assert_eq!(reply["choices"][0]["logprobs"]["token_logprobs"], json!([null]), "{reply}");
 
     let receipts = requester.home.data().join("receipts");
     let verdicts: Vec<_> = fs::read_dir(receipts)

@@ -38,7 +38,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 impl<T: DeserializeOwned> Body<T> {
-    fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, Error> {
+    pub(super) fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, Error> {
         let request = parse(&bytes)?;
         let own: Own = parse(&bytes)?;
         Ok(Self { request, options: Options::read(headers, own.llamesh.as_ref())?, bytes })

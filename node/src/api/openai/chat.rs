@@ -20,6 +20,7 @@ use super::reply::{Bill, Reply};
 use super::target::Aimed;
 use super::turn::{Begun, Called, Calls, Said, Turn};
 use super::{Choosing, Error, Gateway, likely};
+use crate::request::JobRequest;
 
 /// What this build understands of a request.
 #[derive(Debug, Deserialize)]
@@ -52,7 +53,13 @@ pub(super) async fn answer(
 }
 
 impl ChatRequest {
-    pub(super) fn turn(&self) -> Result<Turn, Error> {
+    /// The job of one choice.
+    pub(super) fn job(&self) -> Result<JobRequest, Error> {
+        self.choosing.choices()?;
+        Ok(self.turn()?.job(&self.choosing))
+    }
+
+    fn turn(&self) -> Result<Turn, Error> {
         let logprobs = match (self.logprobs, self.top_logprobs) {
             (Some(true), top) => Some(top.unwrap_or(0)),
             (_, None) => None,

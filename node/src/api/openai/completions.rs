@@ -44,7 +44,7 @@ pub(super) async fn answer(
 ) -> Result<Response, Error> {
     let (plan, choosing) = (request.plan()?, &request.choosing);
     // All prompts go the same way, so names are looked up once.
-    let aimed = aim(&gateway, &choosing.model, &options, request.job(&plan)).await?.shared(plan.jobs());
+    let aimed = aim(&gateway, &choosing.model, &options, request.first(&plan)).await?.shared(plan.jobs());
     let begun = plan.begin(&gateway, &aimed).await.map_err(|error| aimed.error(error))?;
     let text = Text { begun, choices: plan.choices };
     let (specs, counts) = (plan.specs(&aimed.spec), choosing.counts());
@@ -74,6 +74,11 @@ struct Plan {
 }
 
 impl CompletionRequest {
+    /// The job of the first prompt.
+    pub(super) fn job(&self) -> Result<JobRequest, Error> {
+        Ok(self.first(&self.plan()?))
+    }
+
     fn plan(&self) -> Result<Plan, Error> {
         let prompts = self.prompt.all();
         let (choices, echo) = (self.choosing.choices()?, self.echo == Some(true));
@@ -94,8 +99,7 @@ impl CompletionRequest {
         Ok(Plan { score: echo && (ids || self.logprobs.is_some()), prompts, choices, echo, max_tokens })
     }
 
-    /// The job of the first prompt.
-    fn job(&self, plan: &Plan) -> JobRequest {
+    fn first(&self, plan: &Plan) -> JobRequest {
         let request = JobRequest {
             kind: Some(JobKind::Generate),
             logprobs: self.logprobs,

@@ -72,10 +72,7 @@ pub(super) async fn answer(
 ) -> Result<Response, Error> {
     let EmbeddingRequest { model, input, encoding_format, dimensions } = request;
     let inputs = input.all();
-    let first = checked(&inputs)?;
-    let job =
-        JobRequest { kind: Some(JobKind::Embed), capability: Some(embedding()), ..JobRequest::default() };
-    let aimed = aim(&gateway, &model, &options, first.on(job)).await?.shared(inputs.len());
+    let aimed = aim(&gateway, &model, &options, job(&inputs)?).await?.shared(inputs.len());
     let specs = inputs.iter().map(|input| JobSpec { input: input.input(), ..aimed.spec.clone() });
     let told = all(&gateway, specs.collect()).await.map_err(|error| aimed.error(error))?;
     let (format, mut bill) = (encoding_format.unwrap_or_default(), Bill::default());
@@ -87,6 +84,19 @@ pub(super) async fn answer(
         data.push(Entry { object: "embedding", index, embedding: format.write(vector) });
     }
     Ok(reply(&aimed, data, &bill))
+}
+
+impl EmbeddingRequest {
+    /// The job of the first text.
+    pub(super) fn job(&self) -> Result<JobRequest, Error> {
+        job(&self.input.all())
+    }
+}
+
+/// The job of the first of them.
+fn job(inputs: &[Prompt]) -> Result<JobRequest, Error> {
+    let usual = JobRequest { capability: Some(embedding()), ..JobRequest::default() };
+    Ok(checked(inputs)?.on(JobRequest { kind: Some(JobKind::Embed), ..usual }))
 }
 
 fn embedding() -> protocol::Capability {

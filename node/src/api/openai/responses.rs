@@ -27,6 +27,7 @@ use super::reply::{self, Bill, stamped};
 use super::turn::{Begun, Said, Turn};
 use super::{Choosing, Error, Gateway};
 use crate::clock;
+use crate::request::JobRequest;
 use items::{FunctionTool, Items};
 pub(super) use store::Store;
 use store::Stored;
@@ -114,6 +115,13 @@ pub(super) async fn delete(gateway: Gateway, Path(id): Path<String>) -> Result<J
 }
 
 impl ResponseRequest {
+    /// The job of a conversation that begins here.
+    pub(super) fn job(&self) -> Result<JobRequest, Error> {
+        let mut said = Vec::new();
+        self.input.append(&mut said)?;
+        Ok(self.turn(&said)?.job(&self.choosing))
+    }
+
     /// The conversation so far, with what is said now.
     fn said(&self, gateway: &Gateway) -> Result<Vec<ChatMessage>, Error> {
         if self.background == Some(true) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::likely::Likely;
 use super::messages::{Calling, Message, ResponseFormat, Tool};
-use super::{Error, body, chat, completions, embeddings, likely, responses, tokens};
+use super::{Error, likely, reads};
 
 fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     // As text, because a schema stays the text that it was.
@@ -145,12 +145,15 @@ fn document() -> impl proptest::strategy::Strategy<Value = Value> {
 }
 
 fn every_parser(bytes: &[u8]) {
-    let _ = body::parse::<chat::ChatRequest>(bytes).map(|request| request.turn().is_ok());
-    let _ = body::parse::<completions::CompletionRequest>(bytes);
-    let _ = body::parse::<embeddings::EmbeddingRequest>(bytes);
-    let _ = body::parse::<responses::ResponseRequest>(bytes);
-    let _ = body::parse::<tokens::TokenizeRequest>(bytes);
-    let _ = body::parse::<tokens::DetokenizeRequest>(bytes);
-    let own = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-    let _ = super::Options::read(&axum::http::HeaderMap::new(), own["llamesh"].as_object());
+    let paths = [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/tokenize",
+        "/detokenize",
+    ];
+    for path in paths {
+        let _ = reads(path, bytes);
+    }
 }

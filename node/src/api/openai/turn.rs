@@ -51,17 +51,7 @@ impl Turn {
         choosing: &Choosing,
         options: &Options,
     ) -> Result<Begun, Error> {
-        let (choices, calling) = (choosing.choices()?, self.calling());
-        let job = JobRequest {
-            kind: Some(JobKind::Generate),
-            messages: self.messages,
-            max_tokens: self.max_tokens,
-            logprobs: self.logprobs,
-            constraint: self.form,
-            tools: self.tools,
-            tool_choice: self.tool_choice,
-            ..choosing.job()
-        };
+        let (choices, calling, job) = (choosing.choices()?, self.calling(), self.job(choosing));
         let aimed = aim(gateway, &choosing.model, options, job).await?.shared(choices as usize);
         let specs = (0..choices).map(|choice| {
             let mut spec = aimed.spec.clone();
@@ -70,6 +60,20 @@ impl Turn {
         });
         let course = Course::start(&gateway.node, specs.collect())?;
         Ok(Begun { course, aimed, calling })
+    }
+
+    /// The job of one choice.
+    pub(super) fn job(self, choosing: &Choosing) -> JobRequest {
+        JobRequest {
+            kind: Some(JobKind::Generate),
+            messages: self.messages,
+            max_tokens: self.max_tokens,
+            logprobs: self.logprobs,
+            constraint: self.form,
+            tools: self.tools,
+            tool_choice: self.tool_choice,
+            ..choosing.job()
+        }
     }
 
     fn calling(&self) -> Calls {
