@@ -273,7 +273,9 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Begins a generation; nothing is computed until it is asked for its first step.
     fn generate(&self, request: &Request) -> Result<Generation, GenerateError> {
         request.sampling.validate()?;
-        self.fits(&request.prompt, &request.answered)?;
+        // Of an answer that is there already the last token may be the last that fits: then nothing is read after it.
+        self.fits(&request.prompt, request.answered.split_last().map_or(&[], |(_, read)| read))?;
+        known(&request.answered, self.card().vocabulary)?;
         Generation::new(self.reading(&request.prompt), request, self.description())
     }
 

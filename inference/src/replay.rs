@@ -364,7 +364,8 @@ impl Task for Replaying {
     }
 
     fn span(&mut self, most: usize) -> Span<'_> {
-        let wanted = self.reading.prompt().len() - 1;
+        // Who is set back reads again, but what was judged is not judged again.
+        let wanted = self.reading.prompt().len() - 1 + self.checked + self.ready.len();
         self.reading.span(most, wanted)
     }
 

@@ -205,6 +205,12 @@ impl Schedule {
         self.running.len()
     }
 
+    /// Whether a job runs, rather than waits.
+    #[must_use]
+    pub fn runs(&self, job: JobNumber) -> bool {
+        self.running.iter().any(|running| running.job == job)
+    }
+
     /// How many jobs wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -352,7 +358,8 @@ impl Schedule {
 
     /// Whether a running job is reading what these twins begin with.
     fn twin_reads(&self, twins: Option<Digest>) -> bool {
-        twins.is_some() && self.running.iter().any(|r| r.demand.twins == twins && r.holds < r.demand.known)
+        let reads = |r: &Running| r.demand.twins == twins && r.needs > 0 && r.holds < r.demand.known;
+        twins.is_some() && self.running.iter().any(reads)
     }
 
     const fn tick(&mut self) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use inference::constraint::{BARRED, Guides};
 use inference::tokens::Vocabulary;
-use inference::{Constraint, tiny};
+use inference::{Constraint, ConstraintError, tiny};
 use libfuzzer_sys::fuzz_target;
 
 /// Tokens of an answer.
@@ -14,7 +14,7 @@ const BUDGET: usize = 48;
 
 fuzz_target!(
     // libFuzzer's hook ends the process at a panic; those of the grammars' library are caught, and answers like others.
-    init: std::panic::set_hook(Box::new(|_| {})),
+    init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))),
     |input: &str| {
         let Some(constraint) = constraint(input) else { return };
         let (vocabulary, guides) = model();
@@ -22,12 +22,13 @@ fuzz_target!(
         let mut ids = Vec::new();
         while ids.len() < BUDGET && !guide.is_over() {
             let mut logits = wishes(vocabulary.len(), input, ids.len());
-            let Ok(id) = guide.settle(&mut logits, BUDGET - ids.len(), highest) else { return };
+            let settled = guide.settle(&mut logits, BUDGET - ids.len(), highest);
+            let Some(id) = unless_too_complex(settled) else { return };
             assert!(logits[id as usize] > BARRED, "a token that is barred");
             if vocabulary.is_end(id) {
                 break;
             }
-            let Ok(()) = guide.push(id) else { return };
+            let Some(()) = unless_too_complex(guide.push(id)) else { return };
             ids.push(id);
         }
         assert!(guide.is_complete(), "an answer that is not whole");
@@ -36,6 +37,15 @@ fuzz_target!(
         }
     }
 );
+
+/// Once there is a guide there is an answer, unless the library finds its bounds on the way.
+fn unless_too_complex<T>(result: Result<T, ConstraintError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(ConstraintError::TooComplex { .. } | ConstraintError::Broken { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
 
 /// The form whose letter comes first, of what comes after it.
 fn constraint(input: &str) -> Option<Constraint> {

@@ -70,6 +70,17 @@ fn every_honest_ending_is_exact() {
 }
 
 #[test]
+fn who_is_set_back_does_not_judge_twice() {
+    let model = tiny();
+    let claim = claim(&model, sampling(5, 24));
+    let mut replaying = model.replay(&claim).unwrap();
+    let read = replaying.next().unwrap().unwrap();
+    assert!(matches!(read, ReplayStep::Checked { done, .. } if done > 4), "a token was judged: {read:?}");
+    replaying.reading_mut().adopt(model.sequence(), 0);
+    assert!(replaying.complete().unwrap().exact());
+}
+
+#[test]
 fn penalties_and_filters_replay_exactly() {
     let model = tiny();
     let sampling = Sampling {

@@ -226,11 +226,10 @@ impl Driver {
             self.tally.reused += length as u64;
         }
         if seat.job.needs() == 0 {
-            // Nothing is to be read, so no pass will come by: of one token there is nothing to score.
+            // Nothing is to be read, so no pass will come by: one token is not scored, and a form may be kept by no answer at all.
             seat.advance(Ok(Vec::new()));
         }
-        let (needs, holds) = (seat.job.needs(), seat.job.reading().done());
-        self.schedule.needs(number, needs, holds);
+        self.settle(number);
     }
 
     /// One pass through the model, for all whose turn it is.
@@ -268,12 +267,25 @@ impl Driver {
         }
     }
 
-    /// A job alone does not fit: the limit is at least a context, so this is a mistake of this crate's.
+    /// A job alone does not fit: the limit is at least a context, so this is a mistake of this crate's, unless somebody else has
+    /// the memory, such as who makes a vector. Then there will be room again.
     fn give_up(&mut self) {
-        for seat in self.seats.values_mut().filter(|seat| seat.begun.is_some() && seat.pending.is_empty()) {
+        if self.is_held_elsewhere() {
+            return;
+        }
+        let (schedule, seats) = (&self.schedule, self.seats.iter_mut());
+        let running = seats.filter(|(number, seat)| schedule.runs(**number) && seat.pending.is_empty());
+        for (_, seat) in running {
             let full = ForwardError("the memory for contexts is too small for this job".to_owned());
             seat.pending.push_back(Event::Failed(GenerateError::Forward(full)));
         }
+    }
+
+    /// Whether more pages are held than the jobs here can have.
+    fn is_held_elsewhere(&self) -> bool {
+        let Some(CacheUse { page, pages, .. }) = self.engine.cache() else { return false };
+        let most = |seat: &Seat| seat.job.reading().done().div_ceil(page.max(1)) + 1;
+        pages > self.seats.values().map(most).sum()
     }
 
     /// Reads these shares in one pass and makes the steps that follow.
@@ -339,6 +351,18 @@ impl Driver {
         }
         let (needs, holds) = (seat.job.needs(), seat.job.reading().done());
         self.schedule.needs(number, if over { 0 } else { needs }, holds);
+    }
+}
+
+/// However the thread ends, nobody waits for it: who comes later is told, and who is waiting hears that nothing will come.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let arrivals = {
+            let mut state = self.desk.lock();
+            state.closed = true;
+            std::mem::take(&mut state.arrivals)
+        };
+        drop(arrivals);
     }
 }
 

@@ -5,6 +5,7 @@ mod serving;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError, sync_channel};
 
 use super::*;
+use crate::FinishReason;
 use crate::constraint::Constraint;
 use crate::engine::{ForwardError, Position, Request, Sequence};
 use crate::model::Description;
@@ -129,6 +130,34 @@ fn a_job_for_which_nothing_is_read_is_over_at_once() {
     let request = Request { constraint: nothing, ..Request::new(vec![60; 4], Sampling::default()) };
     let answer = all(worker.engine().generate(&request).unwrap().into());
     assert!(matches!(answer.last(), Some(Event::Step(Step::Finished { .. }))), "{answer:?}");
+}
+
+#[test]
+fn an_answer_that_fills_the_context_can_be_taken_over() {
+    let worker = start(tiny(), 1, 1);
+    let context = worker.engine().card().context;
+    let sampling = Sampling { max_tokens: context as u32, temperature: 0.0, ..Sampling::default() };
+    let request = Request { answered: vec![60; context - 4], ..Request::new(vec![60; 4], sampling) };
+    let generation = worker.engine().generate(&request).unwrap();
+    let events: Vec<_> = submit(&worker, Job::from(generation), 64).unwrap().into_iter().collect();
+    assert!(!events.iter().any(|event| matches!(event, Event::Step(Step::Token { .. }))), "{events:?}");
+    assert!(matches!(events.last(), Some(Event::Step(Step::Finished { reason: FinishReason::Length, .. }))));
+}
+
+/// Who makes a vector reads outside of the worker, in the same memory.
+#[test]
+fn who_finds_no_memory_because_of_others_waits_for_them() {
+    let serving = Serving { slots: 1, queue: 1, memory: 0, ..Serving::default() };
+    let worker = Worker::start(tiny(), serving).unwrap();
+    let engine = Arc::clone(worker.engine());
+    let mut other = engine.sequence();
+    other.read(&vec![60; engine.card().context - 1], 0).unwrap();
+    let events = submit(&worker, greedy(&worker, vec![60; 200], 5), 64).unwrap();
+    assert!(matches!(events.recv(), Ok(Event::Started)));
+    let patience = std::time::Duration::from_millis(50);
+    assert_eq!(events.recv_timeout(patience).err(), Some(mpsc::RecvTimeoutError::Timeout), "it waits");
+    drop(other);
+    assert!(matches!(events.into_iter().last(), Some(Event::Step(Step::Finished { .. }))));
 }
 
 #[test]
