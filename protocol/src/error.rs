@@ -32,7 +32,9 @@ pub enum JobError {
         context: u32,
     },
     /// The job's time is over.
-    #[error("the job's deadline has passed; give it more time with --timeout")]
+    #[error(
+        "the job's deadline has passed; give it more time (`--timeout`, or `deadline` among the options of a request)"
+    )]
     DeadlineExceeded,
     /// The agent failed while it worked.
     #[error("the provider's agent failed; another provider may succeed")]

@@ -62,9 +62,11 @@ impl Answer {
         if same { Ok(answer) } else { Err(Evidence::BadCommitment) }
     }
 
-    /// What a successor needs to go on from here; none where nobody can: there is no answer yet, or its pieces have no ids.
+    /// What a successor needs to go on from here; none where nobody can: there is no answer yet, its pieces have no
+    /// ids, or a word for them is due.
     pub(super) fn continuation(&self) -> Option<Continuation> {
-        let whole = self.output.last().is_some_and(|token| token.id.is_some());
+        // Without its provider's word for the last stretch a successor would not believe whoever shows it.
+        let whole = self.output.last().is_some_and(|token| token.id.is_some()) && self.is_signed();
         let rendering = self.rendering.filter(|_| whole)?;
         let fits = codec::encode(&self.inherited()).len() <= Inherited::MAX_LEN;
         let (tokens, commitment) = (self.transcript.len(), self.transcript.commitment());
@@ -90,6 +92,9 @@ impl Answer {
         if index != self.transcript.len() || index > u64::from(order.sampling.max_tokens) {
             return Err(Evidence::SkippedIndex);
         }
+        if !self.is_signed() {
+            return Err(Evidence::BadCommitment);
+        }
         let next = self.extended(token);
         if next.commitment() != commitment {
             return Err(Evidence::BadCommitment);
@@ -98,6 +103,11 @@ impl Answer {
             return Err(Evidence::Unexpected);
         }
         self.push(order, token, next)
+    }
+
+    /// Whether there is a word for every full stretch.
+    fn is_signed(&self) -> bool {
+        self.stretches.len() as u64 == self.transcript.len() / SEGMENT
     }
 
     /// The transcript with one more token.

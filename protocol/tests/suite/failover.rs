@@ -275,6 +275,24 @@ fn an_answer_without_ids_cannot_be_continued() {
 }
 
 #[test]
+fn who_leaves_without_its_word_for_a_stretch_brings_nobody_else_into_disrepute() {
+    for end in [32, 33] {
+        let mut world = begun(3, spec());
+        world.bend(
+            peer(2),
+            |frame| if matches!(frame, Frame::Segment { .. }) { Vec::new() } else { vec![frame] },
+        );
+        write(&mut world, 2, end);
+        world.unplug(peer(2));
+        assert_eq!(world.evidence(peer(3), peer(1)), [], "{end}");
+        assert!(matches!(world.finish(job_id(1)), JobEvent::Failed(_)), "{end}");
+        let ours = if end == 33 { Evidence::BadCommitment } else { Evidence::BrokenLease };
+        assert!(world.evidence(peer(1), peer(2)).iter().any(|(found, _)| *found == ours), "{end}");
+        assert_eq!(world.evidence(peer(1), peer(3)), [], "{end}");
+    }
+}
+
+#[test]
 fn a_job_visits_a_bounded_number_of_providers() {
     let peers = MAX_TAKEOVERS as u8 + 4;
     let mut world = begun(peers, spec());
