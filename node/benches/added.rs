@@ -82,7 +82,7 @@ impl Times {
     }
 }
 
-/// The job that the gateway makes of [`chat`].
+/// The job that the gateway makes of [`chat`], but for its seed, which an echo does not ask for.
 fn same() -> JobRequest {
     JobRequest {
         kind: Some(JobKind::Generate),
@@ -96,13 +96,16 @@ fn same() -> JobRequest {
 
 async fn by_chat(client: &reqwest::Client, url: &str) -> Result<Course, Failed> {
     let (begin, mut course) = (Instant::now(), Course::default());
-    let response = client.post(url).json(&chat(TOKENS as usize)).send().await?;
+    let response = client.post(url).json(&chat(TOKENS as usize)).send().await?.error_for_status()?;
     let mut events = response.bytes_stream().eventsource();
     while let Some(event) = events.next().await {
         if says(&event?.data) {
             course.token(begin);
         }
         course.done = begin.elapsed();
+    }
+    if course.tokens != TOKENS {
+        return Err(format!("a chat ended after {} tokens of {TOKENS}", course.tokens).into());
     }
     Ok(course)
 }

@@ -89,7 +89,13 @@ impl LocalApi {
     pub(crate) async fn job(&self, request: &JobRequest) -> Result<Course, Failed> {
         let begin = Instant::now();
         let mut course = Course::default();
-        let response = self.client.post(format!("{}/control/jobs", self.base)).json(request).send().await?;
+        let response = self
+            .client
+            .post(format!("{}/control/jobs", self.base))
+            .json(request)
+            .send()
+            .await?
+            .error_for_status()?;
         let mut events = response.bytes_stream().eventsource();
         while let Some(event) = events.next().await {
             match serde_json::from_str(&event?.data)? {

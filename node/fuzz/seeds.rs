@@ -29,6 +29,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 const REQUESTS: &str = include_str!("../tests/gateways/requests.json");
 const HEADS: [&str; 2] = [
-    "192.0.2.7:5264\nhttp://192.0.2.7:5264\nBearer llamesh_00000000_x",
-    "mesh.example\nhttps://mesh.example\nBearer x",
+    "192.0.2.7:5264\nhttp://192.0.2.7:5264\nllamesh_00000000_x",
+    "mesh.example\nhttps://mesh.example\nllamesh_x",
 ];

@@ -140,7 +140,11 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let kind = if self.status().is_server_error() { "server_error" } else { "invalid_request_error" };
+        let kind = match self.status() {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
         let error = json!({ "message": self.message(), "type": kind, "param": null, "code": self.code() });
         self.told(json!({ "error": error }))
     }

@@ -40,6 +40,19 @@ async fn several_choices_are_several_jobs_in_one_reply() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_prompts_are_answered_in_their_order_some_at_a_time() {
+    let gateway = Gateway::up().await;
+    let prompts: Vec<String> = (0..100).map(|number| format!("p{number}")).collect();
+    let whole = gateway.complete(&json!(prompts), &json!({})).json();
+    let texts: Vec<_> =
+        whole["choices"].as_array().expect("choices").iter().map(|c| text(&c["text"])).collect();
+    assert_eq!(texts, prompts.iter().map(|prompt| format!("{prompt}?!")).collect::<Vec<_>>());
+    let streamed = chunks(&gateway.complete(&json!(prompts), &json!({ "stream": true })));
+    assert_eq!(joined(&streamed, 99, |choice| &choice["text"]), "p99?!");
+    gateway.node.stop().await.expect("an end in order");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_a_stream_cancels_all_of_its_jobs() {
     let mut gateway = Gateway::up().await;
     let body = with(chat_body("wait"), &json!({ "n": 3, "stream": true }));
@@ -55,9 +68,17 @@ async fn who_is_busy_is_asked_again_later() {
     let gateway = Gateway::up().await;
     let response = gateway.chat("busy", &json!({}));
     assert_eq!((response.status, &response.json()["error"]["code"]), (429, &json!("busy")));
-    let events = gateway.chat("busy", &json!({ "n": 2, "stream": true })).events();
+    let streamed = gateway.chat("busy", &json!({ "n": 2, "stream": true }));
+    assert_eq!(
+        (streamed.status, &streamed.json()["error"]["code"]),
+        (429, &json!("busy")),
+        "no stream begins"
+    );
+    assert_eq!(streamed.header("retry-after"), Some("2"));
+    // Once a stream has begun, its words are all that is left.
+    let events = gateway.chat("half", &json!({ "stream": true })).events();
     let error: Value = serde_json::from_str(events.last().expect("an event")).expect("JSON");
-    assert_eq!(error["error"]["code"], "busy", "{events:?}");
+    assert_eq!((events.len(), &error["error"]["code"]), (3, &json!("engine")), "{events:?}");
     gateway.node.stop().await.expect("an end in order");
 }
 
@@ -79,8 +100,22 @@ async fn forms_reach_the_agent_as_they_were_written() {
     };
     assert_eq!(finish(json!({ "response_format": { "type": "json_object" } })), "stop");
     assert_eq!(finish(json!({})), "length");
+    let body = json!({ "response_format": { "type": "json_object" }, "max_tokens": 1, "stream": true });
+    let streamed = chunks(&gateway.chat("x", &body));
+    assert_eq!(joined(&streamed, 0, |choice| &choice["finish_reason"]), "stop");
+    assert_eq!(joined(&streamed, 0, |choice| &choice["delta"]["content"]), r#"{"type":"object"}"#);
     for wrong in [json!({ "type": "json_schema" }), json!({ "type": "xml" })] {
         assert_eq!(gateway.chat("x", &json!({ "response_format": wrong })).status, 400);
+    }
+    for (body, param) in [
+        (json!({ "messages": [] }), "messages"),
+        (json!({ "messages": [{ "role": "user", "content": "x" }, { "role": "cat" }] }), "messages[1].role"),
+        (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs"),
+        (json!({ "max_completion_tokens": 0 }), "max_completion_tokens"),
+        (json!({ "max_tokens": 0 }), "max_tokens"),
+    ] {
+        let refused = gateway.chat("x", &body);
+        assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!(param)), "{body}");
     }
     gateway.node.stop().await.expect("an end in order");
 }

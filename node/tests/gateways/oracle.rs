@@ -68,6 +68,9 @@ impl Oracle {
             let logprobs = job.order.sampling.logprobs.map(|top| likelihood(id, top));
             context.token_with(Token { id: Some(id), text: text.clone() }, None, logprobs).await;
         }
+        if words[0] == "half" {
+            return Err(JobError::Engine);
+        }
         if words[0] == "wait" {
             let _waiting = Counted::by(&self.waiting);
             std::future::pending::<()>().await;

@@ -146,12 +146,15 @@ async fn what_fails_says_so_in_the_stream_and_beside_it() {
     let gateway = Gateway::up().await;
     let busy = ask(&gateway, &json!({ "input": "busy" }));
     assert_eq!((busy.status, &busy.json()["error"]["code"]), (429, &json!("busy")));
-    let streamed = events(&ask(&gateway, &json!({ "input": "busy", "stream": true })));
+    assert_eq!(ask(&gateway, &json!({ "input": "busy", "stream": true })).status, 429, "no stream begins");
+    let streamed = events(&ask(&gateway, &json!({ "input": "half", "stream": true })));
     let last = streamed.last().expect("an event");
     assert_eq!((&last["type"], &last["response"]["status"]), (&json!("response.failed"), &json!("failed")));
-    assert_eq!(last["response"]["error"]["code"], "busy");
+    assert_eq!(last["response"]["error"]["code"], "engine");
     for wrong in [
         json!({ "background": true }),
+        json!({ "conversation": "conv_1" }),
+        json!({ "prompt": { "id": "pmpt_1" } }),
         json!({ "n": 2 }),
         json!({ "input": [{ "type": "computer_call" }] }),
         json!({ "tools": [{ "type": "web_search" }] }),

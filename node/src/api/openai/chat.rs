@@ -9,7 +9,7 @@ use axum::response::Response;
 use futures::Stream;
 use futures::stream::unfold;
 use protocol::event::Completion;
-use protocol::{Logprobs, Token};
+use protocol::{ChatMessage, Logprobs, Token};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,7 +38,21 @@ pub(super) struct ChatRequest {
     choosing: Choosing,
 }
 
-pub(super) async fn answer(
+pub(super) async fn answer(gateway: Gateway, body: Body<ChatRequest>) -> Result<Response, Error> {
+    let limit = body.request.max_completion_tokens.map_or("max_tokens", |_| "max_completion_tokens");
+    let answer = answered(gateway, body).await;
+    answer.map_err(|error| error.called(&PARAMETERS).called(&[("max_tokens", limit)]))
+}
+
+/// What a chat calls the parts of a job.
+const PARAMETERS: [(&str, &str); 4] = [
+    ("constraint", "response_format"),
+    ("input", "messages"),
+    ("logprobs", "top_logprobs"),
+    ("prompt", "messages"),
+];
+
+async fn answered(
     gateway: Gateway,
     Body { request, options, .. }: Body<ChatRequest>,
 ) -> Result<Response, Error> {
@@ -46,6 +60,7 @@ pub(super) async fn answer(
     let Begun { course, aimed, calling } = turn.begin(&gateway, choosing, &options).await?;
     let reply = Reply::chat(course.job(0), &aimed, choosing.counts());
     if choosing.streams() {
+        let course = course.begun().await.map_err(|error| aimed.error(error))?;
         return Ok(reply.stream(chunks(course, reply.clone(), aimed, calling)));
     }
     let told = course.all().await.map_err(|error| aimed.error(error))?;
@@ -59,6 +74,13 @@ impl ChatRequest {
         Ok(self.turn()?.job(&self.choosing))
     }
 
+    fn messages(&self) -> Result<Vec<ChatMessage>, Error> {
+        let message = |(at, message): (usize, &Message)| {
+            message.message().map_err(|error| error.within(&format!("messages[{at}]")))
+        };
+        self.messages.iter().enumerate().map(message).collect()
+    }
+
     fn turn(&self) -> Result<Turn, Error> {
         let logprobs = match (self.logprobs, self.top_logprobs) {
             (Some(true), top) => Some(top.unwrap_or(0)),
@@ -68,7 +90,7 @@ impl ChatRequest {
             }
         };
         Ok(Turn {
-            messages: self.messages.iter().map(Message::message).collect::<Result<_, _>>()?,
+            messages: self.messages()?,
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
             logprobs,
             form: self.response_format.as_ref().map_or(Ok(None), ResponseFormat::form)?,
@@ -112,7 +134,7 @@ struct Streamed {
     aimed: Aimed,
     calling: Calls,
     bill: Bill,
-    /// Of each choice, what is held back.
+    /// Of each choice, what there is of it; where it may be a call, nothing of it has been told.
     held: Vec<Vec<(Token, Option<Logprobs>)>>,
     queue: VecDeque<String>,
 }
@@ -147,14 +169,12 @@ fn chunks(course: Course, reply: Reply, aimed: Aimed, calling: Calls) -> impl St
 impl Streamed {
     fn tell(&mut self, (index, news): (usize, News)) {
         match news {
-            News::Token(token, logprobs) if self.calling != Calls::Never => {
-                self.held[index].push((token, logprobs));
-            }
             News::Token(token, logprobs) => {
-                if !token.text.is_empty() || logprobs.is_some() {
+                if self.calling == Calls::Never && (!token.text.is_empty() || logprobs.is_some()) {
                     let likely = likely::of_chat([(&token, logprobs.as_ref())]);
                     self.say(index, &json!({ "content": token.text }), likely);
                 }
+                self.held[index].push((token, logprobs));
             }
             News::Done(completion) => self.finish(index, completion),
         }
@@ -164,7 +184,7 @@ impl Streamed {
         let told = Told { tokens: std::mem::take(&mut self.held[index]), completion };
         let said = Said::of(&told, self.calling);
         let finish = said.finish;
-        if !said.text.is_empty() {
+        if self.calling != Calls::Never && !said.text.is_empty() {
             self.say(index, &json!({ "content": said.text }), logprobs_of(&told.tokens));
         }
         for (at, call) in said.calls.iter().enumerate() {

@@ -55,6 +55,7 @@ pub(super) async fn answer(
     let course = Course::start(&gateway.node, specs)?;
     let reply = Reply::text(course.job(0), &aimed, counts);
     if choosing.streams() {
+        let course = course.begun().await.map_err(|error| aimed.error(error))?;
         return Ok(reply.stream(chunks(course, reply.clone(), aimed, text)));
     }
     let told = course.all().await.map_err(|error| aimed.error(error))?;
@@ -264,6 +265,7 @@ fn whole(told: &[Told], reply: &Reply, text: &Text) -> Response {
             "finish_reason": reason(told.completion.receipt.finish),
         }));
     }
+    text.begun.scored.iter().for_each(|told| bill.keep(&told.completion));
     reply.whole(choices, &bill)
 }
 
@@ -323,6 +325,7 @@ impl Streamed {
                 self.queue.push_back(self.reply.last_chunk(choice, &completion).to_string());
                 self.bill.add(&completion);
                 if self.course.is_over() {
+                    self.text.begun.scored.iter().for_each(|told| self.bill.keep(&told.completion));
                     self.queue.extend(self.reply.end(&self.bill));
                 }
             }

@@ -2,12 +2,15 @@
 //! wrong where one is.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::{JobError, JobId};
 use serde_json::{Value, json};
 
 use super::reply::REQUEST_ID;
+
+/// By which OpenAI's own clients know whether to try again, whatever the status.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Seconds after which a mesh that had nobody may have somebody.
 const SOON: u64 = 2;
@@ -25,6 +28,8 @@ pub struct Error {
     param: Option<String>,
     /// Seconds after which to come back.
     retry_after: Option<u64>,
+    /// Whether it would be the same again, although its status does not say so.
+    hopeless: bool,
     /// The job that failed.
     job: Option<JobId>,
 }
@@ -83,13 +88,30 @@ impl Error {
 
     fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         let (code, message) = (code.to_owned(), message.into());
-        Self { status, code, message, param: None, retry_after: None, job: None }
+        Self { status, code, message, param: None, retry_after: None, hopeless: false, job: None }
     }
 
     /// The same with the parameter that it is about.
     #[must_use]
     pub(super) fn about(self, param: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..self }
+    }
+
+    /// The same where what it is about is called otherwise.
+    #[must_use]
+    pub(super) fn called(mut self, names: &[(&str, &str)]) -> Self {
+        let name = names.iter().find(|(ours, _)| self.param.as_deref() == Some(*ours));
+        if let Some((_, theirs)) = name {
+            self.param = Some((*theirs).to_owned());
+        }
+        self
+    }
+
+    /// The same of a part of something.
+    #[must_use]
+    pub(super) fn within(mut self, whole: &str) -> Self {
+        self.param = self.param.map(|part| format!("{whole}.{part}"));
+        self
     }
 
     /// The same with the job that failed.
@@ -147,11 +169,17 @@ impl From<JobError> for Error {
             JobError::Busy { retry_after_ms } => Some(retry_after_ms.div_ceil(1000)),
             _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(SOON),
         };
+        // What a client of OpenAI's reads of a code.
+        let code = match error.code() {
+            "context_exceeded" => "context_length_exceeded",
+            code => code,
+        };
+        let hopeless = matches!(error, JobError::Cancelled | JobError::DeadlineExceeded);
         let param = match &error {
             JobError::Invalid { field, .. } => Some(field.to_string()),
             _ => None,
         };
-        Self { param, retry_after, ..Self::new(status, error.code(), error.to_string()) }
+        Self { param, retry_after, hopeless, ..Self::new(status, code, error.to_string()) }
     }
 }
 
@@ -160,6 +188,9 @@ impl IntoResponse for Error {
         let mut response = (self.status, Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.hopeless {
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         if let Some(job) = self.job.and_then(|job| HeaderValue::try_from(job.to_string()).ok()) {
             response.headers_mut().insert(REQUEST_ID, job);

@@ -34,16 +34,14 @@ pub(super) struct Part {
 
 #[derive(Debug, Deserialize)]
 struct IncomingCall {
-    #[serde(default)]
-    id: String,
+    id: Option<String>,
     function: CalledFunction,
 }
 
 #[derive(Debug, Deserialize)]
 struct CalledFunction {
     name: String,
-    #[serde(default)]
-    arguments: String,
+    arguments: Option<String>,
 }
 
 impl Message {
@@ -100,7 +98,8 @@ impl Part {
 impl IncomingCall {
     fn call(&self) -> ToolCall {
         let CalledFunction { name, arguments } = &self.function;
-        ToolCall { id: self.id.clone(), name: name.clone(), arguments: arguments.clone() }
+        let text = |said: &Option<String>| said.clone().unwrap_or_default();
+        ToolCall { id: text(&self.id), name: name.clone(), arguments: text(arguments) }
     }
 }
 

@@ -23,7 +23,7 @@ async fn on_offer(gateway: &Gateway) -> Result<Vec<Value>, Error> {
     let agents = target::offers(&profiles).filter(|agent| !agent.takes(JobKind::Call));
     let mut models: Vec<_> = agents.filter_map(|agent| agent.model.as_ref()).collect();
     models.sort_by(|a, b| (&a.name, a.digest).cmp(&(&b.name, b.digest)));
-    models.dedup_by_key(|model| model.digest);
+    models.dedup_by(|a, b| (a.digest, &a.name) == (b.digest, &b.name));
     Ok(models
         .into_iter()
         .map(|model| json!({ "id": model.name, "object": "model", "created": 0, "owned_by": "llamesh", "digest": model.digest }))

@@ -142,7 +142,8 @@ impl Bill {
         self.keep(completion);
     }
 
-    fn keep(&mut self, completion: &Completion) {
+    /// Puts a job on it whose tokens do not count.
+    pub(super) fn keep(&mut self, completion: &Completion) {
         self.job.get_or_insert(completion.receipt.job);
         self.receipts.push(receipt(completion));
     }

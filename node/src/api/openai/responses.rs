@@ -19,11 +19,12 @@ use axum::extract::Path;
 use axum::response::Response;
 use protocol::{ChatMessage, JobId, Role};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::body::{Body, parse};
 use super::messages::{Calling, ResponseFormat};
-use super::reply::{self, Bill, stamped};
+use super::reply::{Bill, stamped, stream};
 use super::turn::{Begun, Said, Turn};
 use super::{Choosing, Error, Gateway};
 use crate::clock;
@@ -45,6 +46,8 @@ pub(super) struct ResponseRequest {
     previous_response_id: Option<String>,
     store: Option<bool>,
     background: Option<bool>,
+    conversation: Option<IgnoredAny>,
+    prompt: Option<IgnoredAny>,
     #[serde(flatten)]
     choosing: Choosing,
 }
@@ -70,7 +73,22 @@ struct Echo {
     user: Option<Value>,
 }
 
-pub(super) async fn answer(
+pub(super) async fn answer(gateway: Gateway, body: Body<ResponseRequest>) -> Result<Response, Error> {
+    answered(gateway, body).await.map_err(|error| error.called(&PARAMETERS))
+}
+
+/// What a response calls the parts of a chat or a job.
+const PARAMETERS: [(&str, &str); 7] = [
+    ("constraint", "text.format"),
+    ("content", "input"),
+    ("max_tokens", "max_output_tokens"),
+    ("messages", "input"),
+    ("prompt", "input"),
+    ("response_format", "text.format"),
+    ("role", "input"),
+];
+
+async fn answered(
     gateway: Gateway,
     Body { request, options, bytes }: Body<ResponseRequest>,
 ) -> Result<Response, Error> {
@@ -89,8 +107,9 @@ pub(super) async fn answer(
         said,
     };
     if request.choosing.streams() {
+        let course = course.begun().await.map_err(|error| aimed.error(error))?;
         let events = events::events(course, (record, aimed), calling, gateway);
-        return Ok(reply::stream(job, events));
+        return Ok(stream(job, events));
     }
     let told = course.all().await.map_err(|error| aimed.error(error))?;
     let told = told.first().ok_or_else(|| Error::from(protocol::JobError::Engine))?;
@@ -124,10 +143,6 @@ impl ResponseRequest {
 
     /// The conversation so far, with what is said now.
     fn said(&self, gateway: &Gateway) -> Result<Vec<ChatMessage>, Error> {
-        if self.background == Some(true) {
-            let message = "responses in the background are not supported: stream this one, or wait for it";
-            return Err(Error::unsupported(message).about("background"));
-        }
         let mut said = match &self.previous_response_id {
             Some(id) => {
                 let mut store = gateway.memory.responses();
@@ -141,12 +156,30 @@ impl ResponseRequest {
         Ok(said)
     }
 
+    /// What would be another answer without it is refused rather than ignored.
+    fn check(&self) -> Result<(), Error> {
+        let unsupported = |param: &str, message: &str| Err(Error::unsupported(message).about(param));
+        if self.background == Some(true) {
+            let message = "responses in the background are not supported: stream this one, or wait for it";
+            return unsupported("background", message);
+        }
+        if self.conversation.is_some() {
+            let message = "conversations are not kept here: go on with `previous_response_id`";
+            return unsupported("conversation", message);
+        }
+        if self.prompt.is_some() {
+            return unsupported("prompt", "prompts are not kept here: put their text into `instructions`");
+        }
+        if self.choosing.choices()? != 1 {
+            return unsupported("n", "a response is one answer: n must be 1");
+        }
+        Ok(())
+    }
+
     fn turn(&self, said: &[ChatMessage]) -> Result<Turn, Error> {
+        self.check()?;
         // Instructions hold for one turn, and are no part of what was said.
         let instructions = self.instructions.iter().map(|text| ChatMessage::new(Role::System, text));
-        if self.choosing.choices()? != 1 {
-            return Err(Error::unsupported("a response is one answer: n must be 1").about("n"));
-        }
         let format = self.text.as_ref().and_then(|text| text.format.as_ref());
         Ok(Turn {
             messages: instructions.chain(said.iter().cloned()).collect(),
@@ -203,10 +236,9 @@ impl Record {
 
     /// With its whole answer.
     fn whole(&self, said: &Said, bill: &Bill) -> Value {
-        let cut = said.finish == "length";
-        let status = if cut { "incomplete" } else { "completed" };
+        let status = items::status(said);
         let mut whole = self.value(status, items::output(self.job, said));
-        if cut {
+        if status == "incomplete" {
             whole["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         }
         let (read, written) = bill.tokens();

@@ -15,6 +15,19 @@ fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
 }
 
 #[test]
+fn a_client_is_told_when_not_to_come_back() {
+    let told = |error: JobError| {
+        let response = Error::from(error).into_response();
+        response.headers().get("x-should-retry").map(|told| told.to_str().unwrap().to_owned())
+    };
+    assert_eq!(told(JobError::Cancelled).as_deref(), Some("false"));
+    assert_eq!(told(JobError::DeadlineExceeded).as_deref(), Some("false"));
+    assert_eq!(told(JobError::Busy { retry_after_ms: 1 }), None);
+    let full = Error::from(JobError::ContextExceeded { tokens: 9, context: 8 });
+    assert_eq!(full.code(), "context_length_exceeded", "by which clients know what to shorten");
+}
+
+#[test]
 fn who_is_busy_says_when_to_come_back() {
     for (retry_after_ms, seconds) in [(0, "0"), (1, "1"), (1000, "1"), (1500, "2")] {
         let response = Error::from(JobError::Busy { retry_after_ms }).into_response();
@@ -156,4 +169,6 @@ fn every_parser(bytes: &[u8]) {
     for path in paths {
         let _ = reads(path, bytes);
     }
+    let own = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+    let _ = super::Options::read(&axum::http::HeaderMap::new(), own["llamesh"].as_object());
 }

@@ -1,7 +1,7 @@
 //! A conversation goes on: what a chat and a response have in common, in the mesh's words.
 
 use inference::{ToolCall, tools};
-use protocol::{ChatMessage, Constraint, Finish, JobKind, ToolChoice};
+use protocol::{ChatMessage, Constraint, Finish, Input, JobKind, ToolChoice};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
@@ -11,6 +11,10 @@ use super::target::{Aimed, aim};
 use super::{Choosing, Error, Gateway, Options};
 use crate::request::JobRequest;
 use crate::request::form::{Form, ToolOffer};
+
+/// Tokens of an answer unless the client says how many: programs expect to hear all of it. What a model cannot hold beside its
+/// prompt it does not say, and who pays says less.
+const USUAL: u32 = 2048;
 
 /// What has been said, and how it is to go on.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ impl Turn {
         JobRequest {
             kind: Some(JobKind::Generate),
             messages: self.messages,
-            max_tokens: self.max_tokens,
+            max_tokens: self.max_tokens.or(Some(USUAL)),
             logprobs: self.logprobs,
             constraint: self.form,
             tools: self.tools,
@@ -107,7 +111,7 @@ impl Said {
             Calls::Many => usize::MAX,
         };
         let text = told.text();
-        let (text, calls) = if most == 0 { (text, Vec::new()) } else { tools::parse(&text) };
+        let (text, calls) = if most == 0 { (text, Vec::new()) } else { told.calls(text) };
         let named = |(index, call)| Called { id: format!("call_{}_{index}", receipt.job), call };
         let calls: Vec<_> = calls.into_iter().take(most).enumerate().map(named).collect();
         let finish = match receipt.finish {
@@ -116,6 +120,18 @@ impl Said {
             finish => reason(finish),
         };
         Self { text, calls, finish }
+    }
+}
+
+impl Told {
+    /// What of an answer is text, and what calls tools. Text that only looks like a call calls none that was offered.
+    fn calls(&self, text: String) -> (String, Vec<ToolCall>) {
+        let offered = |call: &ToolCall| match &self.completion.opening.input {
+            Input::Chat(chat) => chat.tools.iter().any(|tool| tool.name == call.name),
+            Input::Json(_) | Input::Text(_) | Input::Tokens(_) => false,
+        };
+        let (rest, calls) = tools::parse(&text);
+        if calls.iter().all(offered) { (rest, calls) } else { (text, Vec::new()) }
     }
 }
 

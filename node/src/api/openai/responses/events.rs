@@ -92,7 +92,7 @@ impl Script {
         let told = Told { tokens: std::mem::take(&mut self.tokens), completion };
         let said = Said::of(&told, self.calling);
         if items::speaks(&said) {
-            self.finish_message(&said.text);
+            self.finish_message(&said);
         }
         for (at, called) in said.calls.iter().enumerate() {
             self.call(at, at + usize::from(items::speaks(&said)), called);
@@ -121,14 +121,15 @@ impl Script {
         }
     }
 
-    fn finish_message(&mut self, text: &str) {
+    fn finish_message(&mut self, said: &Said) {
+        let text = said.text.as_str();
         if !self.begun {
             self.say(text);
         }
         let id = items::message_id(self.record.job);
         self.at_part(&id, "response.output_text.done", json!({ "text": text, "logprobs": [] }));
         self.at_part(&id, "response.content_part.done", json!({ "part": items::part(text) }));
-        let item = items::message_item(self.record.job, "completed", Some(text));
+        let item = items::message_item(self.record.job, items::status(said), Some(text));
         self.push("response.output_item.done", json!({ "output_index": 0, "item": item }));
     }
 

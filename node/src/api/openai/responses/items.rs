@@ -111,7 +111,7 @@ impl FunctionTool {
 
 /// An answer as items.
 pub(super) fn output(job: JobId, said: &Said) -> Vec<Value> {
-    let message = speaks(said).then(|| message_item(job, "completed", Some(&said.text)));
+    let message = speaks(said).then(|| message_item(job, status(said), Some(&said.text)));
     let calls = said.calls.iter().enumerate().map(|(at, called)| call_item(job, at, called, true));
     message.into_iter().chain(calls).collect()
 }
@@ -119,6 +119,11 @@ pub(super) fn output(job: JobId, said: &Said) -> Vec<Value> {
 /// True when an answer says something: it is not nothing but calls.
 pub(super) fn speaks(said: &Said) -> bool {
     !said.text.is_empty() || said.calls.is_empty()
+}
+
+/// Whether an answer is all that there was to say.
+pub(super) fn status(said: &Said) -> &'static str {
+    if said.finish == "length" { "incomplete" } else { "completed" }
 }
 
 /// The name of the message in an answer.
