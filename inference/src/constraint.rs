@@ -62,6 +62,11 @@ pub enum Constraint {
 }
 
 impl Constraint {
+    /// A schema as a part of a grammar: checked, and with how its JSON is to be written.
+    pub fn schema(text: &str) -> Result<String, ConstraintError> {
+        Ok(schema::read(text)?.to_string())
+    }
+
     /// Checks what can be checked without a model: sizes, and that a schema is JSON and asks for nothing that is
     /// known not to be enforced.
     pub fn validate(&self) -> Result<(), ConstraintError> {

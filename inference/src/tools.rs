@@ -13,7 +13,7 @@ mod grammar;
 mod shape;
 
 pub use calls::parse;
-pub use grammar::grammar;
+pub use grammar::{grammar, grammar_or};
 pub(crate) use shape::{Fallback, messages, tools};
 
 use minijinja::value::{Value, ValueKind};

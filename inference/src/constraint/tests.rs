@@ -202,6 +202,26 @@ fn a_grammar_is_kept() {
 }
 
 #[test]
+fn who_may_call_a_tool_calls_it_or_answers_in_its_form() {
+    let tool =
+        crate::Tool { name: "clock".to_owned(), description: String::new(), parameters: String::new() };
+    let schema =
+        Constraint::schema(r#"{"type":"object","properties":{"ok":{"type":"boolean"}},"required":["ok"]}"#);
+    let grammar = crate::tools::grammar_or(&[tool], &schema.unwrap(), crate::CallSyntax::Hermes).unwrap();
+    let constraint = Constraint::Grammar(grammar);
+    let follows = |text: &str| {
+        let mut guide = guides().guide(&constraint, 200).unwrap();
+        let ids = model().vocabulary().encode(text, false).unwrap();
+        ids.iter().all(|&id| guide.push(id).is_ok()) && guide.is_complete()
+    };
+    let call = "<tool_call>\n{\"name\": \"clock\", \"arguments\": {}}\n</tool_call>";
+    assert!(follows(call) && follows(r#"{"ok":true}"#));
+    for wrong in [r#"{"ok":1}"#, r#"{"name": "clock"}"#, "no", &format!("{call}{{\"ok\":true}}")] {
+        assert!(!follows(wrong), "{wrong}");
+    }
+}
+
+#[test]
 fn an_answer_is_followed_as_it_was_made_and_nothing_else_is_taken() {
     let constraint = schema(r#"{"type":"array","items":{"enum":["ab","cd"]},"minItems":2}"#);
     let (ids, _) = answer(&constraint, 30, 5);

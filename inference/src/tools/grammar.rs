@@ -1,4 +1,5 @@
-//! Grammars that force a call, in the dialect of Lark that llguidance reads.
+//! Grammars that force a call, or leave a choice between calls and an answer in a form, in the dialect of Lark that
+//! llguidance reads.
 //!
 //! The frame of a call is literal text, its arguments are whatever the tool's schema allows. Schemas are written anew
 //! from what was read, so that nothing in them can end the schema and go on as grammar; each stands alone, so that
@@ -15,14 +16,23 @@ pub fn grammar(tools: &[Tool], choice: &ToolChoice, syntax: CallSyntax) -> Resul
     match choice {
         ToolChoice::None | ToolChoice::Auto => Ok(None),
         ToolChoice::Required if tools.is_empty() => Err(ToolError::NoTools),
-        ToolChoice::Required => of_any(tools, syntax, more(syntax)).map(Some),
+        ToolChoice::Required => of_any(tools, syntax, more(syntax), None).map(Some),
         ToolChoice::Named(name) => {
             let named = tools.iter().position(|tool| tool.name == *name);
             let unknown = || ToolError::Unknown { name: name.chars().take(super::MAX_NAME).collect() };
             let at = named.ok_or_else(unknown)?;
-            of_any(&tools[at..=at], syntax, 0).map(Some)
+            of_any(&tools[at..=at], syntax, 0, None).map(Some)
         }
     }
+}
+
+/// A grammar for answers that call tools, or are JSON that a schema accepts ([`Constraint::schema`](crate::Constraint::schema)).
+///
+/// # Errors
+/// Where the tools are out of bounds.
+pub fn grammar_or(tools: &[Tool], schema: &str, syntax: CallSyntax) -> Result<String, ToolError> {
+    check(tools)?;
+    of_any(tools, syntax, more(syntax), Some(schema))
 }
 
 /// How many calls may follow the first.
@@ -33,9 +43,17 @@ const fn more(syntax: CallSyntax) -> usize {
     }
 }
 
-fn of_any(tools: &[Tool], syntax: CallSyntax, more: usize) -> Result<String, ToolError> {
+fn of_any(
+    tools: &[Tool],
+    syntax: CallSyntax,
+    more: usize,
+    answer: Option<&str>,
+) -> Result<String, ToolError> {
     let Pieces { begin, open, middle, close, separator, end } = syntax.pieces();
-    let mut rules = String::from("start:");
+    let mut rules = match answer {
+        Some(schema) => format!("start: answer | calls\nanswer: %json {schema}\ncalls:"),
+        None => String::from("start:"),
+    };
     if !begin.is_empty() {
         rules += &format!(" {}", quoted(begin));
     }

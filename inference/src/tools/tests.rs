@@ -233,6 +233,19 @@ arguments_0: {weather}
 "#
         )
     );
+    let schema = crate::Constraint::schema(r#"{"type":"object"}"#).unwrap();
+    assert_eq!(
+        grammar_or(&tools[1..], &schema, CallSyntax::Hermes).unwrap(),
+        format!(
+            r#"start: answer | calls
+answer: %json {{"type":"object","x-guidance":{{"whitespace_flexible":false,"json_allowed_escapes":"nrbtf\\\""}}}}
+calls: call ("\n" call){{0,15}}
+call: call_0
+call_0: "<tool_call>\n{{\"name\": \"clock\", \"arguments\": " arguments_0 "}}\n</tool_call>"
+arguments_0: {clock}
+"#
+        )
+    );
     for choice in [ToolChoice::None, ToolChoice::Auto] {
         assert_eq!(grammar(&tools, &choice, CallSyntax::Hermes), Ok(None));
     }

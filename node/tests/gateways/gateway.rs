@@ -78,7 +78,7 @@ async fn who_is_busy_is_asked_again_later() {
     // Once a stream has begun, its words are all that is left.
     let events = gateway.chat("half", &json!({ "stream": true })).events();
     let error: Value = serde_json::from_str(events.last().expect("an event")).expect("JSON");
-    assert_eq!((events.len(), &error["error"]["code"]), (3, &json!("engine")), "{events:?}");
+    assert_eq!((events.len(), &error["error"]["code"]), (4, &json!("engine")), "{events:?}");
     gateway.node.stop().await.expect("an end in order");
 }
 

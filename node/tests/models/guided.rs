@@ -41,6 +41,32 @@ fn an_answer_keeps_to_its_schema_and_the_receipt_says_so() {
 }
 
 #[test]
+fn who_may_call_a_tool_calls_it_or_keeps_to_the_schema() {
+    let (_provider, requester, model) = mesh();
+    let schema = json!({ "name": "n", "schema": serde_json::from_str::<Value>(SCHEMA).unwrap() });
+    let function = json!({ "name": "clock", "parameters": { "type": "object", "properties": {}, "additionalProperties": false } });
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..8 {
+        let body = json!({ "model": "auto", "messages": [{ "role": "user", "content": "go on" }], "seed": seed, "max_tokens": 120,
+                           "tools": [{ "type": "function", "function": function }],
+                           "response_format": { "type": "json_schema", "json_schema": schema } });
+        let reply = Request::post(&requester.api(), "/v1/chat/completions", &body).send().json();
+        let message = &reply["choices"][0]["message"];
+        let calls = message["tool_calls"].as_array();
+        let called = calls.is_some_and(|calls| calls.iter().all(|call| call["function"]["name"] == "clock"));
+        let said = message["content"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        assert!(called != said.is_some_and(|said| said["ok"].is_boolean() && said["n"].is_i64()), "{reply}");
+        seen.insert(called);
+    }
+    assert!(seen.contains(&false), "a model that means nothing does not only call");
+    let receipts = fs::read_dir(requester.home.data().join("receipts")).unwrap();
+    for file in receipts.map(|file| shown(&file.unwrap().path())) {
+        let replayed = requester.run(&["verify", "--replay", "--model", &model, &file]);
+        assert_eq!(replayed.document()["verdict"], "exact", "{replayed:?}");
+    }
+}
+
+#[test]
 fn a_text_is_scored_and_the_scores_are_computed_again() {
     let (_provider, requester, model) = mesh();
     let body = json!({ "model": "auto", "prompt": "an otter", "max_tokens": 1, "echo": true, "logprobs": 2, "temperature": 0 });

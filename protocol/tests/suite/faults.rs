@@ -148,7 +148,7 @@ fn a_segment_that_says_something_else_than_the_stream_blocks_its_provider() {
 
 #[test]
 fn a_provider_that_does_not_sign_its_segments_gets_no_acknowledgement() {
-    convicts(provider_bent(40, segment(|_| vec![])), Evidence::BadReceipt);
+    convicts(provider_bent(40, segment(|_| vec![])), Evidence::BadCommitment);
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub fn finish(reason: FinishReason) -> Finish {
 }
 
 /// What the answer must be: what the order says, or a call of a tool where the chat demands one, in the model's own
-/// notation.
+/// notation; either of them where it may call one and has a schema for all else.
 ///
 /// # Errors
 /// [`JobError::Invalid`] where a chat demands a call and the order something else, or its tools are out of bounds.
@@ -75,6 +75,9 @@ pub fn constraint(
             "and a required tool call exclude each other: give one of them",
         )),
         (Some(grammar), None) => Ok(Some(inference::Constraint::Grammar(grammar))),
+        (None, Some(Constraint::JsonSchema(schema))) if may_call(input) => {
+            calls_or(engine, input, schema).map(inference::Constraint::Grammar).map(Some)
+        }
         (None, ordered) => Ok(ordered.map(|constraint| match constraint {
             Constraint::Choices(choices) => inference::Constraint::Choices(choices.clone()),
             Constraint::Grammar(grammar) => inference::Constraint::Grammar(grammar.clone()),
@@ -94,6 +97,22 @@ fn call(engine: &dyn Engine, chat: &protocol::Chat) -> Result<Option<String>, Jo
     };
     let told: Vec<_> = chat.tools.iter().map(tool).collect();
     tools::grammar(&told, &choice, engine.template().call_syntax())
+        .map_err(|error| JobError::invalid("tools", &error.to_string()))
+}
+
+fn may_call(input: &Input) -> bool {
+    matches!(input, Input::Chat(chat) if chat.tool_choice == ToolChoice::Auto && !chat.tools.is_empty())
+}
+
+/// The grammar of calls that a chat allows, and of an answer that a schema accepts.
+fn calls_or(engine: &dyn Engine, input: &Input, schema: &str) -> Result<String, JobError> {
+    let schema = inference::Constraint::schema(schema);
+    let schema = schema.map_err(|error| JobError::invalid("constraint", &error.to_string()))?;
+    let told: Vec<_> = match input {
+        Input::Chat(chat) => chat.tools.iter().map(tool).collect(),
+        Input::Json(_) | Input::Text(_) | Input::Tokens(_) => Vec::new(),
+    };
+    tools::grammar_or(&told, &schema, engine.template().call_syntax())
         .map_err(|error| JobError::invalid("tools", &error.to_string()))
 }
 
