@@ -83,6 +83,8 @@ struct Work {
     segments: Vec<SignedStretch>,
     /// How many of them have activations.
     committed: usize,
+    /// Whether none may have any, because whoever began the answer committed to nothing.
+    silent: bool,
     prompt: Option<Rendering>,
     started: Timestamp,
     /// The last token of the answer so far, whoever gave it, and the bytes of text in all of it.
@@ -159,6 +161,7 @@ impl Provider {
     ) -> Result<RunId, JobError> {
         let Brief { input, constraint, inherited, .. } = brief;
         let answer = self.inherit(&order, &inherited)?;
+        let silent = answer.activations.is_empty() && !answer.stretches.is_empty();
         let run = RunId(self.next);
         self.next += 1;
         self.by_job.insert((order.signer(), order.job), run);
@@ -168,6 +171,7 @@ impl Provider {
             bid,
             segments: answer.stretches,
             committed: answer.activations.len(),
+            silent,
             prompt: None,
             started: now,
             last: answer.output.into_iter().next_back(),
@@ -301,7 +305,8 @@ impl Provider {
         let (to, job, index) = (work.order.signer(), work.order.job, work.transcript.len());
         // One piece more than tokens: text that an engine held back for a stop that never came has no token of its own.
         work.text_len += token.text.len();
-        let activations = activations.filter(|_| (index + 1).is_multiple_of(receipt::SEGMENT));
+        let activations =
+            activations.filter(|_| (index + 1).is_multiple_of(receipt::SEGMENT) && !work.silent);
         // What its requester would refuse is not sent.
         let fits = work.may_commit(index + 1, &token, activations)
             && index <= u64::from(work.order.sampling.max_tokens)

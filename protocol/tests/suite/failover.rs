@@ -275,6 +275,24 @@ fn an_answer_without_ids_cannot_be_continued() {
 }
 
 #[test]
+fn who_takes_over_from_one_that_committed_to_nothing_commits_to_nothing() {
+    let mut world = begun(3, spec());
+    world.bend(peer(2), |frame| match frame {
+        Frame::Segment { job, segment } => {
+            vec![Frame::Segment { job, segment: resign(&segment, 2, |segment| segment.activations = None) }]
+        }
+        frame => vec![frame],
+    });
+    write(&mut world, 2, 40);
+    world.unplug(peer(2));
+    write(&mut world, 3, 70);
+    end(&mut world, 3);
+    let done = done(&mut world);
+    assert_eq!(done.receipt.check_opening(&done.opening), Ok(()));
+    assert_eq!((done.receipt.segments.len(), done.opening.activations.len()), (2, 0));
+}
+
+#[test]
 fn who_leaves_without_its_word_for_a_stretch_brings_nobody_else_into_disrepute() {
     for end in [32, 33] {
         let mut world = begun(3, spec());
