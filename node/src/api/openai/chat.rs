@@ -134,7 +134,7 @@ struct Streamed {
     aimed: Aimed,
     calling: Calls,
     bill: Bill,
-    /// Of each choice, what there is of it; where it may be a call, nothing of it has been told.
+    /// Of each choice, what is held back.
     held: Vec<Vec<(Token, Option<Logprobs>)>>,
     queue: VecDeque<String>,
 }
@@ -169,12 +169,14 @@ fn chunks(course: Course, reply: Reply, aimed: Aimed, calling: Calls) -> impl St
 impl Streamed {
     fn tell(&mut self, (index, news): (usize, News)) {
         match news {
+            News::Token(token, logprobs) if self.calling != Calls::Never => {
+                self.held[index].push((token, logprobs));
+            }
             News::Token(token, logprobs) => {
-                if self.calling == Calls::Never && (!token.text.is_empty() || logprobs.is_some()) {
+                if !token.text.is_empty() || logprobs.is_some() {
                     let likely = likely::of_chat([(&token, logprobs.as_ref())]);
                     self.say(index, &json!({ "content": token.text }), likely);
                 }
-                self.held[index].push((token, logprobs));
             }
             News::Done(completion) => self.finish(index, completion),
         }

@@ -41,7 +41,7 @@ pub(super) enum News {
 
 /// A job that is done.
 pub(super) struct Told {
-    /// Its answer, with how likely each token was if that was asked for.
+    /// Its answer's tokens, with how likely each was if that was asked for; none where they have been passed on.
     pub(super) tokens: Vec<(Token, Option<Logprobs>)>,
     /// What proves it.
     pub(super) completion: Box<Completion>,
@@ -174,6 +174,6 @@ impl Course {
 impl Told {
     /// The whole answer.
     pub(super) fn text(&self) -> String {
-        self.tokens.iter().map(|(token, _)| token.text.as_str()).collect()
+        self.completion.opening.output.iter().map(|token| token.text.as_str()).collect()
     }
 }
