@@ -125,8 +125,9 @@ impl Error {
     pub(super) fn for_model(self) -> Self {
         match self.code.as_str() {
             "nothing_offered" => {
-                let (status, code) = (StatusCode::NOT_FOUND, "model_not_found".to_owned());
-                Self { status, code, retry_after: None, ..self }.about("model")
+                let message = "no peer offers this model for what is asked of it; see /v1/models";
+                let error = Self::new(StatusCode::NOT_FOUND, "model_not_found", message).about("model");
+                Self { job: self.job, ..error }
             }
             _ => self,
         }
