@@ -195,7 +195,9 @@ fn a_model_s_work_is_counted_and_only_the_owner_reads_of_it() {
     ask();
     ask();
     let read = |page: &Page, name: &str| page.value(&format!("llamesh_engine_{name}{{model=\"tiny\"}}"));
-    let page = Page::read(&Request::get(&peer.api(), "/metrics").send().body);
+    // An answer is there a moment before its worker tells that it rests.
+    let mut pages = (0..1000).map(|_| Page::read(&Request::get(&peer.api(), "/metrics").send().body));
+    let page = pages.find(|page| read(page, "running") == 0.0).expect("the worker rests");
     assert_eq!((read(&page, "model_loaded"), read(&page, "running"), read(&page, "queued")), (1.0, 0.0, 0.0));
     assert!(read(&page, "passes_total") >= 10.0 && read(&page, "tokens_total") > read(&page, "passes_total"));
     assert_eq!(read(&page, "prefix_hits_total") + read(&page, "prefix_misses_total"), 2.0);
